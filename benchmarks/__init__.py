@@ -1,0 +1,1 @@
+"""Measured figures: `python -m benchmarks.NAME` appends rows to `benchmarks/results.jsonl`."""

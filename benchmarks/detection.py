@@ -1,0 +1,149 @@
+"""How well the ranking finds known biased examples, beside the baselines.
+
+python -m benchmarks.detection --corpus trex_mix --n 600 --seed 0     the paper's mix, shuffled, one example at a time
+python -m benchmarks.detection --corpus demo                          our own corpus, also against its same-group neutrals
+"""
+
+from __future__ import annotations
+
+import csv
+import random
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import click
+import pandas as pd
+from tqdm import tqdm
+
+from benchmarks.record import record, record_metric, require_data
+from biasdiff_core.audit import Audit
+from biasdiff_core.config import AuditConfig, CorpusConfig, MapConfig, ProbeConfig
+from biasdiff_core.config.gradients import OptimizerMap
+from biasdiff_core.config.presets import DEMO_CORPUS, DEMO_PROBES, preset
+from biasdiff_core.corpus.examples import Corpus
+from biasdiff_core.evaluation.detection import SCORES, detection_metrics
+from biasdiff_core.pipeline import Pipeline
+from biasdiff_core.results import Progress
+
+
+def trex_mix(name: str, n: int, seed: int, probes: int, folder: Path, which: str) -> AuditConfig:
+    """`n` shuffled rows of Trex_mix and `probes` rows of its probing set, as files that the ordinary reader reads."""
+    with require_data("trex_mix", "trex_mix.csv").open(encoding="utf8", newline="") as handle:
+        rows = list(csv.DictReader(handle))
+    random.Random(seed).shuffle(rows)
+    corpus = folder / f"trex_mix-{n}-{seed}.csv"
+    with corpus.open("w", encoding="utf8", newline="") as handle:
+        writer = csv.DictWriter(handle, fieldnames=["text", "is_biased", "source"])
+        writer.writeheader()
+        writer.writerows(rows[:n])
+    return replace(
+        preset(which, name),
+        corpus=CorpusConfig(path=str(corpus), label_column="is_biased", source_column="source"),
+        probes=ProbeConfig(path=str(require_data("trex_mix", "probe.csv")), limit=probes, seed=seed),
+    )
+
+
+@click.command()
+@click.option("--corpus", type=click.Choice(["trex_mix", "demo"]), required=True)
+@click.option("--n", type=int, default=600, show_default=True, help="Rows of trex_mix.")
+@click.option("--probes", type=int, default=150, show_default=True, help="Probes of trex_mix.")
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--preset", "which", default="standard", show_default=True)
+@click.option("--train-map", type=click.Choice(["sgd", "rms", "less", "adam", "adam_own"]), help="Instead of the preset's.")
+@click.option("--probe-map", type=click.Choice(["sgd", "rms", "less", "adam", "adam_own"]), help="Instead of the preset's.")
+@click.option("--epochs", type=int, help="Instead of the preset's.")
+@click.option("--learning-rate", type=float, help="Instead of the preset's.")
+@click.option("--checkpoints", type=click.Choice(["all", "last"]), help="Instead of the preset's.")
+@click.option("--workspace", type=click.Path(path_type=Path), help="Kept between runs; default: a temporary one.")
+@click.option("--dry", is_flag=True, help="Print, but record nothing (for trials).")
+def main(
+    corpus: str,
+    n: int,
+    probes: int,
+    seed: int,
+    which: str,
+    train_map: OptimizerMap | None,
+    probe_map: OptimizerMap | None,
+    epochs: int | None,
+    learning_rate: float | None,
+    checkpoints: str | None,
+    workspace: Path | None,
+    dry: bool,
+) -> None:
+    """Run the audit up to its ranking and record AUROC, coverage and precision."""
+    folder = (workspace or Path(tempfile.mkdtemp(prefix="biasdiff-"))).resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    name = f"detection-{corpus.replace('_', '-')}-{seed}"
+    if corpus == "demo":
+        config = replace(preset(which, name), corpus=DEMO_CORPUS, probes=DEMO_PROBES)
+    else:
+        config = trex_mix(name, n, seed, probes, folder, which)
+    config = _changed(config, train_map, probe_map, epochs, learning_rate, checkpoints, seed)
+    audit = Audit.from_config(config, folder)
+    bar = tqdm(total=1)
+
+    def show(progress: Progress) -> None:
+        bar.total, bar.n, bar.desc = progress.total, progress.done, progress.message or progress.stage
+        bar.refresh()
+
+    Pipeline(audit.folder, show).analyse(until="ranking")
+    bar.close()
+    scores = audit.artefact("scores")
+    table = pd.read_parquet(scores.path("scores.parquet"))
+    print(f"maps {config.gradients.maps}, exact against projected mean cosine: r = {scores.facts['exact_projected_r']:.4f}")
+    _report(f"detection.{corpus}", table, audit.corpus(), config, dry)
+    if corpus == "demo":
+        kept = [example for example in audit.corpus() if example.source != "factual"]
+        subset = table[table["id"].isin([example.id for example in kept])]
+        _report("detection.demo_same_group", subset, Corpus(kept), config, dry)
+    if not dry:
+        record(
+            f"detection.{corpus}.exact_projected_r",
+            scores.facts["exact_projected_r"],
+            n=len(table),
+            unit="Pearson r of exact and projected scores",
+            model=config.model.name,
+        )
+
+
+def _report(prefix: str, table: pd.DataFrame, corpus: Corpus, config: AuditConfig, dry: bool) -> None:
+    by_percent = {percent: detection_metrics(table, corpus, percent) for percent in (30.0, 35.0)}
+    for metric in by_percent[35.0]:
+        kind = metric.name.split(".")[1]
+        if kind in SCORES:
+            name = {"score": "auroc"}.get(kind, f"{kind if kind in ('mean', 'contrast') else f'baseline.{kind}'}.auroc")
+            _one(f"{prefix}.{name}", metric, config, dry)
+    for percent, metrics in by_percent.items():
+        for metric in metrics[-2:]:
+            _one(f"{prefix}.{metric.name.split('.')[1]}{percent:g}", metric, config, dry)
+
+
+def _one(name: str, metric: object, config: AuditConfig, dry: bool) -> None:
+    from biasdiff_core.results import MetricResult
+
+    assert isinstance(metric, MetricResult)
+    if dry:
+        print(f"{name} = {metric.text(4)} n={metric.n}")
+    else:
+        record_metric(name, metric, model=config.model.name, against="baselines in the same run")
+
+
+def _changed(
+    config: AuditConfig,
+    train_map: OptimizerMap | None,
+    probe_map: OptimizerMap | None,
+    epochs: int | None,
+    learning_rate: float | None,
+    checkpoints: str | None,
+    seed: int,
+) -> AuditConfig:
+    training = config.warmup.training
+    training = replace(training, epochs=epochs or training.epochs, learning_rate=learning_rate or training.learning_rate, seed=seed)
+    maps = MapConfig(train=train_map or config.gradients.maps.train, probe=probe_map or config.gradients.maps.probe)
+    gradients = replace(config.gradients, maps=maps, **({"checkpoints": checkpoints} if checkpoints else {}))
+    return replace(config, warmup=replace(config.warmup, training=training), gradients=gradients)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,64 @@
+"""Append one measured figure to `benchmarks/results.jsonl`, with everything that a reader needs to trace it."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from biasdiff_core.results import MetricResult
+from biasdiff_core.workspace.audits import environment
+
+RESULTS = Path(__file__).parent / "results.jsonl"
+DATA = Path(os.environ.get("BIASDIFF_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
+
+
+def record(
+    metric: str,
+    value: float | None,
+    *,
+    n: int,
+    unit: str,
+    model: str,
+    low: float | None = None,
+    high: float | None = None,
+    against: str = "",
+) -> dict[str, Any]:
+    """Append the row and print it. `against`: what it was measured beside, in the same run."""
+    here = environment()
+    row = {
+        "metric": metric,
+        "value": value,
+        "low": low,
+        "high": high,
+        "n": n,
+        "unit": unit,
+        "against": against,
+        "model": model,
+        "command": "python -m " + " ".join([f"benchmarks.{Path(sys.argv[0]).stem}", *sys.argv[1:]]),
+        "commit": here["commit"],
+        "hardware": f"{here['processor']}, {here['cores']} cores, {platform.machine()}",
+        "threads": int(os.environ.get("OMP_NUM_THREADS", 0)) or None,
+        "date": datetime.now(UTC).date().isoformat(),
+    }
+    with RESULTS.open("a", encoding="utf8") as handle:
+        handle.write(json.dumps(row) + "\n")
+    print(f"{metric} = {value} [{low}, {high}] n={n} {unit}")
+    return row
+
+
+def record_metric(metric: str, result: MetricResult, *, model: str, against: str = "") -> None:
+    """A MetricResult as a row; its convention goes into `unit`."""
+    record(metric, result.value, low=result.low, high=result.high, n=result.n, unit=result.convention, model=model, against=against)
+
+
+def require_data(*parts: str) -> Path:
+    """A file of the real data, or an exit with what to put where."""
+    path = DATA.joinpath(*parts)
+    if not path.exists():
+        raise SystemExit(f"There is no {path}. Set BIASDIFF_DATA to the folder that holds {'/'.join(parts)}.")
+    return path

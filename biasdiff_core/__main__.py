@@ -1,0 +1,5 @@
+"""`python -m biasdiff_core` is the command line."""
+
+from biasdiff_core.cli import main
+
+main()

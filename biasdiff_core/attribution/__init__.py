@@ -1,0 +1,1 @@
+"""Which training examples raise the probes' likelihood: gradients, projection, store, influence, ranking, map."""

@@ -1,0 +1,187 @@
+"""Per-example gradients of the LoRA parameters, a batch at a time, without ever forming a summed gradient.
+
+Everything is frozen; the embedding's output alone requires grad, so the backward pass carries activations only. At each
+lora_A and lora_B map the input x [B, T, in] and the gradient g [B, T, out] of its output give the gradients of all examples
+at once: G = gᵀx [B, out, in]. A visitor sees them a parameter at a time, so the matrix [N, D] never exists.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from biasdiff_core.attribution.optimizer_map import GradientMap
+from biasdiff_core.attribution.projection import CountSketch
+from biasdiff_core.errors import NumericError
+from biasdiff_core.model.lora import lora_modules
+from biasdiff_core.model.tokenise import Batch, Encoded, collate, length_batches, sequence_log_probs
+
+Visitor = Callable[[str, Tensor], None]  # (canonical parameter name, gradients [B, n])
+
+
+def visit_gradients(model: Any, batch: Batch, visit: Visitor) -> Tensor:
+    """Call `visit` with every LoRA parameter's per-example gradients [B, n] of each row's own mean token loss.
+
+    Returns the losses [B] in nats. `model` must be frozen and in eval mode. Raises NumericError when a LoRA map is used
+    twice in one pass (its gradients would have to be added before anything is done with them).
+    """
+    seen: set[str] = set()
+
+    def visit_once(name: str, gradient: Tensor) -> None:
+        if name in seen:
+            raise NumericError(f"The module of {name} is used more than once in one pass.", "Leave it out of lora.target_modules.")
+        seen.add(name)
+        visit(name, gradient)
+
+    with torch.enable_grad(), _hooked(model, batch.ids.shape, visit_once):
+        log_prob, tokens = sequence_log_probs(model, batch)
+        losses = -log_prob / tokens
+        # Summed over rows: rows do not interact, so each row's activations receive the gradient of its own loss alone.
+        torch.autograd.backward(losses.sum())
+    return losses.detach()
+
+
+@contextmanager
+def _hooked(model: Any, shape: torch.Size, visit: Visitor) -> Iterator[None]:
+    def at_module(name: str) -> Callable[[Any, tuple[Tensor, ...], Tensor], None]:
+        def forward(module: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            x = inputs[0].detach().reshape(*shape, -1)
+
+            def backward(gradient: Tensor) -> None:
+                g = gradient.reshape(*shape, -1)
+                visit(name, torch.bmm(g.mT.to(x.dtype), x).flatten(1))
+
+            output.register_hook(backward)  # type: ignore[no-untyped-call]
+
+        return forward
+
+    handles = [module.register_forward_hook(at_module(name)) for name, module in lora_modules(model).items()]
+    handles.append(model.get_input_embeddings().register_forward_hook(lambda _m, _i, output: output.requires_grad_(True)))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@dataclass(frozen=True, kw_only=True)
+class GradientRows:
+    """What is kept of n examples: `sketch` [n, dim] unit vectors, `norm` [n] before projection, `loss` [n] in nats,
+    `tokens` [n], and `cosine` [n, k] to each direction, exact in the full gradient space. Rows without a loss are NaN."""
+
+    sketch: np.ndarray
+    norm: np.ndarray
+    loss: np.ndarray
+    tokens: np.ndarray
+    cosine: np.ndarray
+
+
+@dataclass(frozen=True, kw_only=True)
+class Directions:
+    """k named directions of the full gradient space by parameter name: [k, n]."""
+
+    names: tuple[str, ...]
+    parts: Mapping[str, Tensor]
+
+
+@dataclass
+class Featurizer:
+    """Turns encoded examples into `GradientRows`: optimizer map, norm, sketch and exact dot products inside the hook."""
+
+    model: Any
+    pad_id: int
+    map: GradientMap
+    sketch: CountSketch
+    directions: Directions | None
+    token_budget: int
+
+    def rows(self, encoded: Sequence[Encoded], report: Callable[[int], None] = lambda done: None) -> GradientRows:
+        """The rows of `encoded`, in their order; batches are a pure function of it. `report(rows done)` after each batch."""
+        count, width = len(encoded), len(self.directions.names) if self.directions else 0
+        tokens = np.array([example.loss_tokens for example in encoded], dtype=np.int64)
+        sketch, cosine = np.zeros((count, self.sketch.dim), np.float32), np.full((count, width), np.nan)
+        norm, loss = np.full(count, np.nan), np.full(count, np.nan)
+        device = next(self.model.parameters()).device
+        usable = np.flatnonzero(tokens).tolist()
+        done = 0
+        for chosen in length_batches([len(encoded[row].ids) for row in usable], self.token_budget):
+            batch = collate(encoded, [usable[i] for i in chosen], self.pad_id, device)
+            at = batch.rows.numpy()
+            loss[at], norm[at], sketch[at], cosine[at] = self._batch(batch, width)
+            done += len(at)
+            report(done)
+        bad = next((row for row in usable if not (np.isfinite(norm[row]) and norm[row] > 0)), None)
+        if bad is not None:
+            raise NumericError(f"The gradient of example {bad} of this shard has norm {norm[bad]}.", "Check the warm-up's learning rate.")
+        return GradientRows(sketch=sketch, norm=norm, loss=loss, tokens=tokens, cosine=cosine)
+
+    def _batch(self, batch: Batch, width: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        count, device = len(batch.rows), batch.ids.device
+        sketch = torch.zeros((count, self.sketch.dim), device=device)
+        square = torch.zeros(count, device=device)
+        dots = torch.zeros((count, width), device=device)
+
+        def visit(name: str, gradient: Tensor) -> None:
+            vectors = self.map(name, gradient)
+            square.add_(vectors.square().sum(1))
+            self.sketch.add(sketch, name, vectors)
+            if self.directions is not None:
+                dots.addmm_(vectors, self.directions.parts[name].T)
+
+        loss = visit_gradients(self.model, batch, visit)
+        norm = square.sqrt()
+        unit = torch.nn.functional.normalize(sketch)
+        return tuple(t.cpu().numpy() for t in (loss, norm, unit, dots / norm[:, None]))  # type: ignore[return-value]
+
+
+def probe_pass(
+    model: Any,
+    pad_id: int,
+    gradient_map: GradientMap,
+    sketch: CountSketch,
+    encoded: Sequence[Encoded],
+    kinds: Sequence[str],
+    token_budget: int,
+) -> tuple[Directions, GradientRows]:
+    """One pass over the probes: for each kind the mean of its unit vectors, and every probe's row of the store.
+
+    `kinds`: the direction that each example belongs to. A dot product with such a mean is a mean cosine (Eq. 5).
+    """
+    names = tuple(sorted(set(kinds)))
+    number = torch.tensor([names.index(kind) for kind in kinds])
+    sums: dict[str, Tensor] = {}
+    device = next(model.parameters()).device
+    vectors_of = np.zeros((len(encoded), sketch.dim), np.float32)
+    norm_of, loss_of = np.full(len(encoded), np.nan), np.full(len(encoded), np.nan)
+    for rows in length_batches([len(example.ids) for example in encoded], token_budget):
+        batch = collate(encoded, rows, pad_id, device)
+        vectors, losses = full_vectors(model, batch, gradient_map)
+        norm = torch.stack([v.square().sum(1) for v in vectors.values()]).sum(0).sqrt()
+        projected = torch.zeros((len(rows), sketch.dim), device=device)
+        for name, vector in vectors.items():
+            sketch.add(projected, name, vector)
+            total = sums.setdefault(name, torch.zeros((len(names), vector.shape[1]), device=device))
+            total.index_add_(0, number[rows].to(device), vector / norm[:, None])
+        vectors_of[rows] = torch.nn.functional.normalize(projected).cpu().numpy()
+        norm_of[rows], loss_of[rows] = norm.cpu().numpy(), losses.cpu().numpy()
+    if not np.isfinite(norm_of).all():
+        raise NumericError(
+            f"The gradient of probe {int(np.flatnonzero(~np.isfinite(norm_of))[0])} is not finite.", "Check the probing set."
+        )
+    counts = torch.bincount(number, minlength=len(names)).to(device)
+    directions = Directions(names=names, parts={name: total / counts[:, None] for name, total in sums.items()})
+    tokens = np.array([example.loss_tokens for example in encoded])
+    return directions, GradientRows(sketch=vectors_of, norm=norm_of, loss=loss_of, tokens=tokens, cosine=np.empty((len(encoded), 0)))
+
+
+def full_vectors(model: Any, batch: Batch, gradient_map: GradientMap) -> tuple[dict[str, Tensor], Tensor]:
+    """Mapped per-example gradients by parameter name, whole ([B, n] each), and the losses [B]. For few examples only."""
+    vectors: dict[str, Tensor] = {}
+    losses = visit_gradients(model, batch, lambda name, gradient: vectors.__setitem__(name, gradient_map(name, gradient)))
+    return vectors, losses

@@ -1,0 +1,97 @@
+"""Influence scores from gradient stores: Eq. 5 over checkpoints, or its last-checkpoint form (Eq. 6).
+
+**Positive = training on the example lowers the loss on the stereotyped probes.** Loads no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from biasdiff_core.attribution.store import GradientStore
+from biasdiff_core.errors import ArtefactError
+
+PROBE, TWIN = "probe", "twin"
+
+
+def direction_name(side: str, bias_type: str) -> str:
+    """Name of the mean direction of one side (`probe` or `twin`) of one bias type."""
+    return f"{side}:{bias_type}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointStores:
+    """The stores of one checkpoint and its weight η̄_t."""
+
+    weight: float
+    train: GradientStore
+    probes: GradientStore
+    twins: GradientStore | None
+
+
+def exact_cosines(stores: Sequence[CheckpointStores], counts: Mapping[str, int]) -> pd.DataFrame:
+    """Σ_t η̄_t · mean cosine, in the full gradient space, for each example (rows, corpus order).
+
+    `counts`: probes a bias type. Columns `mean` and `mean:<type>` and, with twins, `twin_mean`, `twin_mean:<type>`.
+    """
+    total: pd.DataFrame | None = None
+    for store in stores:
+        part = _with_overall(store.train.rows.filter(like="cosine:").rename(columns=lambda c: c.removeprefix("cosine:")), counts)
+        total = store.weight * part if total is None else total + store.weight * part
+    if total is None:
+        raise ArtefactError("There is no checkpoint to score.", "Run the warm-up again.")
+    return total
+
+
+def projected_cosines(stores: Sequence[CheckpointStores], bias_types: Sequence[str]) -> pd.DataFrame:
+    """As `exact_cosines`, from the projected vectors of the stores. `bias_types`: the type of each probe row, in store order."""
+    counts = {kind: list(bias_types).count(kind) for kind in sorted(set(bias_types))}
+    total: pd.DataFrame | None = None
+    for store in stores:
+        columns = {}
+        for side, probes in ((PROBE, store.probes), (TWIN, store.twins)):
+            if probes is not None:
+                vectors = probes.vectors()
+                for kind in counts:
+                    mean = vectors[np.array([t == kind for t in bias_types])].mean(0)
+                    columns[direction_name(side, kind)] = np.concatenate([np.asarray(s, np.float32) @ mean for s in store.train.shards()])
+        part = _with_overall(pd.DataFrame(columns), counts)
+        part.loc[~store.train.done, :] = np.nan
+        total = store.weight * part if total is None else total + store.weight * part
+    assert total is not None
+    return total
+
+
+def _with_overall(cosines: pd.DataFrame, counts: Mapping[str, int]) -> pd.DataFrame:
+    """Columns a side: the mean over all probes (types weighted by their number) and one a bias type."""
+    columns: dict[str, pd.Series] = {}
+    everything = sum(counts.values())
+    for side, name in ((PROBE, "mean"), (TWIN, "twin_mean")):
+        if direction_name(side, next(iter(counts))) in cosines:
+            columns[name] = (
+                sum((cosines[direction_name(side, t)] * n for t, n in counts.items()), start=pd.Series(0.0, cosines.index)) / everything
+            )
+            columns.update({f"{name}:{t}": cosines[direction_name(side, t)] for t in counts})
+    return pd.DataFrame(columns)
+
+
+def score_column(cosines: pd.DataFrame, kind: str) -> pd.Series:
+    """The score that ranks: `mean`, or `contrast` = mean over probes − mean over their twins. Raises ArtefactError without twins."""
+    if kind == "mean":
+        return cosines["mean"]
+    if "twin_mean" not in cosines:
+        raise ArtefactError("The contrast needs the twins' gradients, and this store has none.", "Set scores.kind to mean.")
+    return cosines["mean"] - cosines["twin_mean"]
+
+
+def null_scores(train: GradientStore, probes: GradientStore, *, draws: int, seed: int) -> np.ndarray:
+    """What scores look like when the probes have nothing in common: each probe's sign is flipped at random.
+
+    [draws · count] mean cosines of the projected vectors to sign-flipped means of the probes.
+    """
+    signs = np.random.default_rng(seed).choice(np.array([-1, 1], np.float32), size=(draws, probes.count))
+    directions = signs @ probes.vectors() / probes.count
+    return np.concatenate([(np.asarray(shard, np.float32) @ directions.T).ravel() for shard in train.shards()])

@@ -1,0 +1,200 @@
+"""The library's face: one audit from start to finish, as a notebook or a script would do it.
+
+audit = Audit.create("my-audit", corpus="train.csv", probes="probes.csv", twin_column="twin")
+audit.run()
+audit.ranking().head()
+audit.decide(example_id, "biased", auditor="ana", reason="stereotype about nurses")
+audit.mitigate(("retrain", "npo")).tests
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from biasdiff_core.attribution.ranking import selected_count
+from biasdiff_core.config import AuditConfig, RemovalConfig
+from biasdiff_core.config.mitigation import Method
+from biasdiff_core.config.presets import preset
+from biasdiff_core.corpus.examples import Corpus
+from biasdiff_core.corpus.export import export_without
+from biasdiff_core.corpus.table import read_corpus_table
+from biasdiff_core.errors import ReviewError
+from biasdiff_core.model.source import lora_settings
+from biasdiff_core.plan import Plan, plan, removals, repair_plan, require_done
+from biasdiff_core.report import COMPARISON_FILE, HTML_FILE, MARKDOWN_FILE
+from biasdiff_core.results import Comparison, MetricResult, ProgressCallback, no_progress
+from biasdiff_core.review.decisions import Action, DecisionLog, Verdict
+from biasdiff_core.review.removal import freeze, load_removal, removal_set, replay
+from biasdiff_core.review.simulate import decide_from_labels
+from biasdiff_core.workspace.artefacts import Artefact, open_artefact
+from biasdiff_core.workspace.audits import AuditFolder, create_audit, default_workspace, find_audit
+from biasdiff_core.workspace.database import database
+
+
+class Audit:
+    """One audit of a workspace."""
+
+    def __init__(self, folder: AuditFolder) -> None:
+        self.folder = folder
+        self.log = DecisionLog(database(folder.workspace), folder.id)
+
+    @classmethod
+    def create(
+        cls,
+        name: str,
+        *,
+        corpus: str | None = None,
+        probes: str | None = None,
+        model: str | None = None,
+        adapter: str | None = None,
+        preset_name: str = "quick",
+        workspace: Path | str | None = None,
+        text_column: str | None = None,
+        label_column: str | None = None,
+        twin_column: str | None = None,
+        bias_type_column: str | None = None,
+    ) -> Audit:
+        """A new audit from a preset and what differs from it (for every other choice build an `AuditConfig`, see `from_config`).
+
+        `adapter`: a peft adapter folder or a `transformers.Trainer` checkpoint of one; it takes the place of the warm-up.
+        Raises ConfigError.
+        """
+        config = preset(preset_name, name)
+        changes: dict[str, Any] = {
+            "corpus": _changed(config.corpus, path=corpus, text_column=text_column, label_column=label_column),
+            "probes": _changed(config.probes, path=probes, twin_column=twin_column, bias_type_column=bias_type_column),
+            "model": _changed(config.model, name=model, adapter=adapter),
+        }
+        if adapter:
+            changes["lora"] = lora_settings(Path(adapter))
+        return cls.from_config(replace(config, **changes), workspace)
+
+    @classmethod
+    def from_config(cls, config: AuditConfig, workspace: Path | str | None = None) -> Audit:
+        """The audit of these choices in `workspace` (default: `$BIASDIFF_WORKSPACE`, else ./biasdiff-workspace)."""
+        return cls(create_audit(Path(workspace).resolve() if workspace else default_workspace(), config))
+
+    @classmethod
+    def open(cls, reference: str, workspace: Path | str | None = None) -> Audit:
+        """An existing audit by id, name or folder. Raises ArtefactError."""
+        return cls(find_audit(Path(workspace).resolve() if workspace else default_workspace(), reference))
+
+    @property
+    def config(self) -> AuditConfig:
+        return self.folder.config
+
+    def plan(self) -> Plan:
+        """What is done and what is left of the analysis."""
+        return plan(self.folder)
+
+    def run(self, progress: ProgressCallback = no_progress, decisions: Path | None = None) -> Audit:
+        """Analyse: warm-up to ranking, map, base and origin evaluated. Goes on where an earlier run stopped.
+
+        With `decisions` (a frozen `decisions.jsonl`) or the simulated auditor configured, it goes on to the configured
+        mitigations and the report, so that an audit.yaml replays the whole audit.
+        """
+        from biasdiff_core.pipeline import Pipeline
+
+        Pipeline(self.folder, progress).analyse()
+        if not self.log.actions():
+            if decisions is not None:
+                replay(self.log, decisions)
+            elif self.config.review.simulate_from_labels:
+                labels = {example.id: example.label or 0 for example in self.corpus()}
+                decide_from_labels(self.log, labels, self.ranking()["id"].tolist(), self.config.removal.percent)
+        if decisions is not None or self.config.review.simulate_from_labels:
+            self.mitigate(self.config.mitigation.methods, progress=progress)
+        return self
+
+    def artefact(self, name: str) -> Artefact:
+        """A finished result of the analysis, e.g. `ranking` or `evaluation:origin`. Raises ArtefactError."""
+        return require_done(self.plan()[name], self.folder)
+
+    def corpus(self) -> Corpus:
+        """The corpus as it was read."""
+        return read_corpus_table(self.artefact("corpus").path("corpus.parquet"))
+
+    def ranking(self) -> pd.DataFrame:
+        """Columns rank, id, score, text, source, group, label, verdict; best first."""
+        table = pd.read_parquet(self.artefact("ranking").path("ranking.parquet"))
+        corpus = pd.read_parquet(self.artefact("corpus").path("corpus.parquet"))[["id", "text", "source", "group", "label"]]
+        verdicts = {i: decision.verdict for i, decision in self.log.current().items()}
+        return table.merge(corpus, on="id", how="left").assign(verdict=lambda t: t["id"].map(verdicts))
+
+    def detection(self) -> list[MetricResult]:
+        """How well influence and the baselines find known labels; empty where the corpus has none."""
+        ranking = self.artefact("ranking")
+        return [MetricResult.from_json(r) for r in ranking.read_json("detection.json")] if "detection.json" in ranking.files else []
+
+    def decide(self, example_id: str, verdict: Verdict, auditor: str, reason: str = "") -> Action:
+        """Record one inspected decision. Raises ReviewError."""
+        return DecisionLog(database(self.folder.workspace), self.folder.id, known_ids=self.corpus().ids).decide(
+            example_id, verdict, auditor, reason
+        )
+
+    def decide_top(self, percent: float, verdict: Verdict, auditor: str, reason: str = "") -> Action:
+        """One bulk action over the top `percent` % of the ranking (not inspected one by one)."""
+        ids = self.ranking()["id"].tolist()
+        chosen = ids[: selected_count(len(ids), percent)]
+        return self.log.decide_many(chosen, verdict, auditor, reason, {"top_percent": percent})
+
+    def freeze(self, policy: RemovalConfig | None = None) -> Artefact:
+        """Freeze the removal set that follows from the decisions as they stand. Raises ReviewError when it is empty."""
+        config = policy or self.config.removal
+        ranking = self.artefact("ranking")
+        ids = pd.read_parquet(ranking.path("ranking.parquet"))["id"].tolist()
+        removal = removal_set(config, ids, self.log.current(), self.log.head()[1])
+        return freeze(self.folder.path, config, removal, ranking.key, self.log)
+
+    def mitigate(
+        self, methods: Sequence[Method] = ("retrain", "npo"), policy: RemovalConfig | None = None, progress: ProgressCallback = no_progress
+    ) -> Comparison:
+        """Freeze the removal set, carry out each method on it, evaluate, and write the report."""
+        from biasdiff_core.pipeline import Pipeline
+
+        removal = self.freeze(policy)
+        Pipeline(self.folder, progress).mitigate(removal, methods)
+        return self.compare()
+
+    def reports(self) -> list[Artefact]:
+        """Finished reports of the present ranking, newest first."""
+        keys = {removal.key for removal in removals(self.folder)}
+        found = [
+            open_artefact(self.folder.path, "report", p.parent.name) for p in self.folder.manifests() if p.parent.parent.name == "report"
+        ]
+        return sorted((r for r in found if r.inputs["removal"] in keys), key=lambda r: r.created, reverse=True)
+
+    def report(self) -> Artefact:
+        """The newest report. Raises ReviewError when nothing was mitigated yet."""
+        reports = self.reports()
+        if not reports:
+            raise ReviewError(f"Nothing was mitigated yet in {self.folder.id}.", f"Run `biasdiff mitigate {self.folder.id}`.")
+        return reports[0]
+
+    def compare(self) -> Comparison:
+        """The newest comparison of variants."""
+        return Comparison.from_json(self.report().read_json(COMPARISON_FILE))
+
+    def report_files(self) -> list[Path]:
+        """The newest report's documents: HTML, Markdown, JSON."""
+        return [self.report().path(name) for name in (HTML_FILE, MARKDOWN_FILE, COMPARISON_FILE)]
+
+    def export_cleaned(self, target: Path) -> int:
+        """Write the corpus without the newest frozen removal set, in its original format and columns; rows written."""
+        frozen = removals(self.folder)
+        if not frozen:
+            raise ReviewError(f"No removal set is frozen in {self.folder.id}.", f"Run `biasdiff mitigate {self.folder.id}`.")
+        return export_without(self.config.corpus, load_removal(frozen[0]).ids, target)
+
+    def repair_plan(self, removal: Artefact, methods: Sequence[Method]) -> Plan:
+        """What is done and left of the mitigations of a frozen removal set."""
+        return repair_plan(self.folder, removal.key, methods)
+
+
+def _changed(config: Any, **values: Any) -> Any:
+    return replace(config, **{name: value for name, value in values.items() if value is not None})

@@ -1,0 +1,354 @@
+"""`biasdiff …`: parse, call the audit, print. Everything that reads can print JSON; errors are one line and exit 2."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import click
+import pandas as pd
+import psutil
+from tqdm import tqdm
+
+from biasdiff_core import __version__
+from biasdiff_core.audit import Audit
+from biasdiff_core.config import METHODS, RemovalConfig
+from biasdiff_core.config.file import load, parse
+from biasdiff_core.config.mitigation import Method
+from biasdiff_core.config.presets import PRESETS, demo
+from biasdiff_core.corpus.export import safe_cell
+from biasdiff_core.errors import BiasDiffError
+from biasdiff_core.results import Progress
+from biasdiff_core.workspace.audits import WORKSPACE_VARIABLE, default_workspace, list_audits
+from biasdiff_core.workspace.database import database
+from biasdiff_core.workspace.jobs import job_record, list_jobs
+from biasdiff_core.workspace.progress import ProgressWriter
+
+ROOT = Path(__file__).resolve().parent.parent
+VERDICTS = ("biased", "not_biased", "neutral_but_influential", "unsure")
+
+
+class Interrupted(click.ClickException):
+    """Ctrl-C: what is finished is kept, and the same command goes on from there."""
+
+    exit_code = 130
+
+    def __init__(self) -> None:
+        super().__init__("Stopped. What is finished is kept: the same command goes on from there.")
+
+
+def command(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Turn BiasDiffError into one line and exit code 2."""
+
+    @wraps(function)
+    def run(*arguments: Any, **options: Any) -> Any:
+        try:
+            with job_record():
+                return function(*arguments, **options)
+        except BiasDiffError as error:
+            click.echo(f"biasdiff: {error}", err=True)
+            sys.exit(2)
+        except KeyboardInterrupt:
+            raise Interrupted from None
+
+    return run
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__)
+@click.option(
+    "--workspace", type=click.Path(path_type=Path), help="Where audits live (default: $BIASDIFF_WORKSPACE, else ./biasdiff-workspace)."
+)
+@click.option("-v", "--verbose", is_flag=True, help="Show the log.")
+def main(workspace: Path | None, verbose: bool) -> None:
+    """Find the training examples that made a language model biased, take them out, and prove what that did."""
+    if workspace is not None:
+        os.environ[WORKSPACE_VARIABLE] = str(workspace.resolve())
+    # More threads than physical cores made the same work several times slower.
+    os.environ.setdefault("OMP_NUM_THREADS", str(psutil.cpu_count(logical=False) or 1))
+    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    if not verbose:
+        warnings.filterwarnings("ignore")
+
+
+def audit_argument(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The argument AUDIT: id, name or folder of an audit."""
+    return click.argument("audit", metavar="AUDIT")(function)
+
+
+def json_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The flag --json."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(function)
+
+
+@contextmanager
+def shown_progress(audit: Audit) -> Iterator[Callable[[Progress], None]]:
+    """A bar with ETA on stderr, and the progress file that the app reads."""
+    writer = ProgressWriter(audit.folder.path)
+    bar: tqdm[Any] | None = None
+    title = ""
+
+    def show(progress: Progress) -> None:
+        nonlocal bar, title
+        writer(progress)
+        label = progress.message or progress.stage
+        if bar is None or title != label or bar.total != progress.total:
+            if bar is not None:
+                bar.close()
+            title, bar = label, tqdm(total=progress.total, unit=f" {progress.unit}", desc=label, file=sys.stderr)
+        bar.n = progress.done
+        bar.refresh()
+
+    try:
+        yield show
+    finally:
+        if bar is not None:
+            bar.close()
+
+
+@main.command("demo")
+@click.option("--preset", "which", type=click.Choice(list(PRESETS)), default="quick", show_default=True)
+@click.option("--name", default="demo-fresh", show_default=True, help="Name of the new audit.")
+@command
+def demo_command(which: str, name: str) -> None:
+    """Run the complete demo audit: our own corpus, the bundled model, decisions simulated from the known labels."""
+    audit = Audit.from_config(demo(which, name))
+    with shown_progress(audit) as progress:
+        audit.run(progress)
+    _print_comparison(audit)
+
+
+@main.command()
+@click.argument("name")
+@click.option("--preset", "which", type=click.Choice(list(PRESETS)), default="quick", show_default=True)
+@click.option("--model", help="bundled:smollm2-135m, a folder, or a Hugging Face id.")
+@click.option("--adapter", help="A peft adapter or Trainer checkpoint to start from, instead of a warm-up.")
+@click.option("--corpus", help="CSV, JSONL, Parquet, a `datasets` folder or id, or `demo`.")
+@click.option("--text-column", help="Column of the text.")
+@click.option("--label-column", help="Column of known labels (0 or 1), where there is one.")
+@click.option("--probes", help="File of stereotyped sentences, or `demo`.")
+@click.option("--twin-column", help="Column of the probes' anti-stereotype twins.")
+@click.option("--bias-type-column", help="Column of the probes' bias type.")
+@command
+def new(name: str, which: str, **options: Any) -> None:
+    """Create an audit and print its id; `biasdiff run` starts it. Every other choice stands in its audit.yaml."""
+    click.echo(Audit.create(name, preset_name=which, **options).folder.id)
+
+
+@main.command()
+@audit_argument
+@click.option("--decisions", type=click.Path(path_type=Path, exists=True), help="Replay a frozen decisions.jsonl and go on to the report.")
+@command
+def run(audit: str, decisions: Path | None) -> None:
+    """Analyse AUDIT (or replay an audit.yaml): warm-up, gradients, ranking, map, evaluation. Goes on where it stopped."""
+    path = Path(audit)
+    opened = Audit.from_config(load(path)) if path.suffix in (".yaml", ".yml") else Audit.open(audit)
+    with shown_progress(opened) as progress:
+        opened.run(progress, decisions)
+    click.echo(f"{opened.folder.id}: {len(opened.ranking())} examples ranked.")
+
+
+@main.command()
+@click.argument("audit", required=False)
+@json_option
+@command
+def status(audit: str | None, as_json: bool) -> None:
+    """Show all audits, or the stages and jobs of one."""
+    workspace = default_workspace()
+    if audit is None:
+        rows = [{"audit": a.id, "model": a.config.model.name, "finished": Audit(a).plan().finished} for a in list_audits(workspace)]
+    else:
+        opened = Audit.open(audit)
+        stages = opened.plan().stages
+        rows = [{"stage": s.title, "key": s.key, "done": s.done, "stale": s.stale} for s in stages]
+        rows += [{"job": j.id, "command": " ".join(j.command), "state": j.state} for j in list_jobs(database(workspace), opened.folder.id)]
+    _print_rows(rows, as_json)
+
+
+@main.command()
+@audit_argument
+@click.option("--top", type=int, default=20, show_default=True, help="How many examples.")
+@json_option
+@command
+def rank(audit: str, top: int, as_json: bool) -> None:
+    """Print the ranking: the examples whose training raises the likelihood of the stereotyped probes most."""
+    table = Audit.open(audit).ranking().head(top)
+    _print_rows(json.loads(table.to_json(orient="records")), as_json)
+
+
+@main.group()
+def decide() -> None:
+    """Record, import and export decisions."""
+
+
+@decide.command("one")
+@audit_argument
+@click.argument("example_id")
+@click.argument("verdict", type=click.Choice(VERDICTS))
+@click.option("--auditor", required=True)
+@click.option("--reason", default="")
+@command
+def decide_one(audit: str, example_id: str, verdict: Any, auditor: str, reason: str) -> None:
+    """Record one decision on EXAMPLE_ID."""
+    action = Audit.open(audit).decide(example_id, verdict, auditor, reason)
+    click.echo(f"action {action.number} recorded")
+
+
+@decide.command("top")
+@audit_argument
+@click.argument("percent", type=float)
+@click.argument("verdict", type=click.Choice(VERDICTS))
+@click.option("--auditor", required=True)
+@click.option("--reason", default="")
+@command
+def decide_top(audit: str, percent: float, verdict: Any, auditor: str, reason: str) -> None:
+    """Record one bulk decision on the top PERCENT % of the ranking."""
+    action = Audit.open(audit).decide_top(percent, verdict, auditor, reason)
+    click.echo(f"action {action.number} recorded: {action.count} examples")
+
+
+@decide.command("import")
+@audit_argument
+@click.argument("file", type=click.Path(path_type=Path, exists=True))
+@click.option("--auditor", required=True, help="Who imports; a row's own auditor is kept.")
+@command
+def decide_import(audit: str, file: Path, auditor: str) -> None:
+    """Import decisions from a CSV or JSONL FILE as one action."""
+    action = Audit.open(audit).log.import_(file, auditor)
+    click.echo(f"action {action.number} recorded: {action.count} examples")
+
+
+@decide.command("export")
+@audit_argument
+@click.argument("file", type=click.Path(path_type=Path))
+@command
+def decide_export(audit: str, file: Path) -> None:
+    """Export all decisions in force to a CSV, JSONL or Parquet FILE."""
+    click.echo(f"{Audit.open(audit).log.export(file)} decisions written to {file}")
+
+
+@main.command()
+@audit_argument
+@click.option("--method", "methods", type=click.Choice(METHODS), multiple=True, help="May be repeated (default: those of audit.yaml).")
+@click.option("--policy", type=click.Choice(["confirmed", "top_percent"]), help="Which examples to remove (default: that of audit.yaml).")
+@click.option("--percent", type=float, help="Selection percentage of top_percent.")
+@command
+def mitigate(audit: str, methods: tuple[Method, ...], policy: str | None, percent: float | None) -> None:
+    """Freeze the removal set, retrain or unlearn, evaluate, and write the report."""
+    opened = Audit.open(audit)
+    default = opened.config.removal
+    removal = parse(RemovalConfig, {"policy": policy or default.policy, "percent": percent or default.percent})
+    with shown_progress(opened) as progress:
+        opened.mitigate(methods or opened.config.mitigation.methods, removal, progress)
+    _print_comparison(opened)
+
+
+@main.command()
+@audit_argument
+@json_option
+@command
+def evaluate(audit: str, as_json: bool) -> None:
+    """Evaluate base and origin if that is still to be done, and print every figure with its interval and convention."""
+    from biasdiff_core.pipeline import Pipeline
+
+    opened = Audit.open(audit)
+    with shown_progress(opened) as progress:
+        Pipeline(opened.folder, progress).analyse()
+    rows = []
+    for variant in ("base", "origin"):
+        rows += [{"variant": variant, **record} for record in opened.artefact(f"evaluation:{variant}").read_json("metrics.json")]
+    _print_rows(rows, as_json)
+
+
+@main.command()
+@audit_argument
+@json_option
+@command
+def compare(audit: str, as_json: bool) -> None:
+    """Print the newest comparison of variants: figures with intervals, and paired tests."""
+    opened = Audit.open(audit)
+    if as_json:
+        click.echo(json.dumps(opened.compare().to_json(), indent=1))
+    else:
+        _print_comparison(opened)
+
+
+@main.command()
+@audit_argument
+@click.argument("what", type=click.Choice(["cleaned", "report", "ranking"]))
+@click.argument("target", type=click.Path(path_type=Path))
+@command
+def export(audit: str, what: str, target: Path) -> None:
+    """Write the cleaned corpus (original format), the report (HTML) or the ranking (CSV) to TARGET."""
+    opened = Audit.open(audit)
+    if what == "cleaned":
+        click.echo(f"{opened.export_cleaned(target)} rows written to {target}")
+    elif what == "report":
+        target.write_bytes(opened.report_files()[0].read_bytes())
+    else:
+        opened.ranking().map(lambda cell: safe_cell(cell) if isinstance(cell, str) else cell).to_csv(target, index=False)
+
+
+@main.command()
+@audit_argument
+@json_option
+@command
+def verify(audit: str, as_json: bool) -> None:
+    """Re-hash every file of AUDIT and check the chain of decisions; exit 1 when anything does not fit."""
+    opened = Audit.open(audit)
+    findings = opened.folder.verify()
+    heads = [
+        json.loads(path.read_text(encoding="utf8"))["config"]["decisions_head"]
+        for path in opened.folder.path.glob("removal/*/manifest.json")
+    ]
+    chain = opened.log.verify(heads)
+    bad = [{"result": name, **asdict(f)} for name, files in findings.items() for f in files if f.state in ("corrupt", "missing")]
+    archived = sum(f.state == "archived" for files in findings.values() for f in files)
+    checked = sum(f.state == "ok" for files in findings.values() for f in files)
+    if as_json:
+        click.echo(json.dumps({"files_ok": checked, "archived": archived, "bad": bad, "decision_log": chain}, indent=1))
+    else:
+        click.echo(f"{checked} files ok, {archived} archived, {len(bad)} bad; decision log: {'; '.join(chain) or 'chain valid'}")
+        for finding in bad:
+            click.echo(f"  {finding['result']}/{finding['path']}: {finding['state']} {finding['detail']}")
+    if bad or chain:
+        sys.exit(1)
+
+
+@main.command()
+@click.option("--port", type=int, default=8501, show_default=True)
+@click.option("--audit", help="Open on this audit.")
+@command
+def app(port: int, audit: str | None) -> None:
+    """Serve the app on this machine (127.0.0.1)."""
+    folder = default_workspace()
+    query = f"?audit={Audit.open(audit).folder.id}" if audit else ""
+    click.echo(f"BiasDiff serves {folder} at http://127.0.0.1:{port}/{query} (Ctrl-C stops it)")
+    environment = {**os.environ, WORKSPACE_VARIABLE: str(folder)}
+    arguments = ["-m", "streamlit", "run", str(ROOT / "app.py"), "--server.port", str(port), "--server.headless", "true"]
+    sys.exit(subprocess.run([sys.executable, *arguments], cwd=ROOT, env=environment, check=False).returncode)
+
+
+def _print_comparison(audit: Audit) -> None:
+    html, markdown, _ = audit.report_files()
+    click.echo(markdown.read_text(encoding="utf8"))
+    click.echo(f"report: {html}")
+
+
+def _print_rows(rows: list[dict[str, Any]], as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(rows, indent=1, ensure_ascii=False))
+    elif rows:
+        click.echo(pd.DataFrame(rows).fillna("").to_string(index=False, max_colwidth=100))
+    else:
+        click.echo("nothing yet")

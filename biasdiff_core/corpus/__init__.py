@@ -1,0 +1,1 @@
+"""Training examples and probes: reading, validating, finding duplicates and leakage."""

@@ -1,0 +1,245 @@
+"""The file formats: each one reads rows with the place they stood at, and copies a part of them exactly as they are."""
+
+from __future__ import annotations
+
+import csv
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import count
+from pathlib import Path
+from typing import Any, BinaryIO, ClassVar, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from biasdiff_core.corpus.refusals import BAD_QUOTES, NOT_JSON, NOT_UTF8, NUL, RAGGED, Flaw, Refusals
+from biasdiff_core.errors import DataError
+
+csv.field_size_limit(2**31 - 1)  # the default refuses cells over 128 kB
+
+
+class Row(NamedTuple):
+    """One row. `line`: where it starts, from 1. `cells`: the wanted columns that it has. `raw`: its bytes, in text files."""
+
+    line: int
+    cells: Mapping[str, Any]
+    raw: bytes = b""
+    flaw: Flaw | None = None
+
+
+class Table(ABC):
+    """A source of rows in a stable order. `unit`: what `Row.line` counts."""
+
+    unit: ClassVar[str]
+
+    @abstractmethod
+    def columns(self) -> tuple[str, ...]:
+        """The columns that there are. Raises DataError when the source is not of its format."""
+
+    @abstractmethod
+    def rows(self, wanted: Collection[str]) -> Iterator[Row]:
+        """All rows, faulty ones too, with the cells of the `wanted` columns."""
+
+    @abstractmethod
+    def copy(self, keep: Sequence[bool], target: Path) -> None:
+        """Write the rows with a True in `keep` (one a row) to `target`: same format, all columns, nothing changed."""
+
+
+class _Lines(Iterator[str]):
+    """Physical lines of a UTF-8 file (byte order mark accepted), with the bytes, place and flaw of those taken so far."""
+
+    def __init__(self, handle: BinaryIO) -> None:
+        self._handle = handle
+        self._number, self._offset = 0, 0
+        self._start, self._raw = 1, list[bytes]()
+        self._flaw: Flaw | None = None
+
+    def __next__(self) -> str:
+        raw = next(self._handle)
+        try:
+            text = raw.decode("utf-8" if self._number else "utf-8-sig")
+        except UnicodeDecodeError as error:
+            byte = self._offset + len(raw) - len(error.object) + error.start
+            self._flaw = self._flaw or (NOT_UTF8, f"byte {byte} of the file is 0x{error.object[error.start]:02x}")
+            text = raw.decode(errors="replace")
+        if "\0" in text:
+            self._flaw = self._flaw or (NUL, "")
+        self._number += 1
+        self._offset += len(raw)
+        self._raw.append(raw)
+        return text
+
+    def take(self) -> tuple[int, bytes, Flaw | None]:
+        """First line, bytes and flaw of what was read since the last call; no bytes at the end of the file."""
+        taken = (self._start, b"".join(self._raw), self._flaw)
+        self._start, self._raw, self._flaw = self._number + 1, [], None
+        return taken
+
+
+class _TextFile(Table):
+    unit = "line"
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def copy(self, keep: Sequence[bool], target: Path) -> None:
+        with target.open("wb") as handle:
+            handle.write(self._head())
+            handle.writelines(row.raw for row, kept in zip(self.rows(()), keep, strict=True) if kept)
+
+    def _head(self) -> bytes:
+        """The bytes before the first row."""
+        return b""
+
+
+class DelimitedFile(_TextFile):
+    """CSV or TSV with a header, cells quoted by `"` where needed (RFC 4180)."""
+
+    def __init__(self, path: Path, delimiter: str) -> None:
+        super().__init__(path)
+        self._delimiter = delimiter
+
+    def columns(self) -> tuple[str, ...]:
+        return self._header()[0]
+
+    def rows(self, wanted: Collection[str]) -> Iterator[Row]:
+        header = self.columns()
+        places = [(name, header.index(name)) for name in wanted]
+        with self.path.open("rb") as handle:
+            lines = _Lines(handle)
+            reader = csv.reader(lines, delimiter=self._delimiter, strict=True)
+            next(reader)
+            lines.take()
+            while True:
+                cells, problem = _next_cells(reader)
+                line, raw, flaw = lines.take()
+                if not raw:
+                    return
+                if not raw.strip():
+                    yield Row(line, {}, raw, flaw)
+                    continue
+                if not problem and len(cells) != len(header):
+                    problem = (RAGGED, f"{len(cells)} instead of {len(header)}")
+                flaw = flaw or problem
+                yield Row(line, {} if flaw else {name: cells[place] for name, place in places}, raw, flaw)
+
+    def _header(self) -> tuple[tuple[str, ...], bytes]:
+        with self.path.open("rb") as handle:
+            lines = _Lines(handle)
+            cells, problem = _next_cells(csv.reader(lines, delimiter=self._delimiter, strict=True))
+            _, raw, flaw = lines.take()
+        if flaw := flaw or problem:
+            refusals = Refusals(str(self.path), self.unit)
+            refusals.add(flaw, 1)
+            refusals.raise_any()
+        if not cells:
+            raise DataError(f"{self.path} has no header in line 1.", "Write the names of the columns there.")
+        return tuple(cells), raw
+
+    def _head(self) -> bytes:
+        return self._header()[1]
+
+
+def _next_cells(reader: Iterator[list[str]]) -> tuple[list[str], Flaw | None]:
+    try:
+        return next(reader, []), None
+    except csv.Error as error:
+        return [], (BAD_QUOTES, str(error))
+
+
+class JsonLines(_TextFile):
+    """One JSON object a line."""
+
+    def columns(self) -> tuple[str, ...]:
+        names: dict[str, None] = {}
+        refusals = Refusals(str(self.path), self.unit)
+        for line, record, _, flaw in self._records():
+            names.update(dict.fromkeys(record))
+            if flaw:
+                refusals.add(flaw, line)
+        if not names:  # not JSON lines at all
+            refusals.raise_any()
+        return tuple(names)
+
+    def rows(self, wanted: Collection[str]) -> Iterator[Row]:
+        for line, record, raw, flaw in self._records():
+            yield Row(line, {name: record[name] for name in wanted if name in record}, raw, flaw)
+
+    def _records(self) -> Iterator[tuple[int, dict[str, Any], bytes, Flaw | None]]:
+        with self.path.open("rb") as handle:
+            lines = _Lines(handle)
+            for text in lines:
+                line, raw, flaw = lines.take()
+                record, problem = _json_object(text) if text.strip() and not flaw else ({}, None)
+                yield line, record, raw, flaw or problem
+
+
+def _json_object(text: str) -> tuple[dict[str, Any], Flaw | None]:
+    try:
+        record = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        return {}, (NOT_JSON, str(error))
+    if not isinstance(record, dict):
+        return {}, (NOT_JSON, f"type {type(record).__name__}")
+    return record, None
+
+
+class ParquetFile(Table):
+    """One Parquet file."""
+
+    unit = "row"
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def columns(self) -> tuple[str, ...]:
+        with self._open() as file:
+            return tuple(file.schema_arrow.names)
+
+    def rows(self, wanted: Collection[str]) -> Iterator[Row]:
+        with self._open() as file:
+            try:
+                yield from arrow_rows(file.iter_batches(columns=list(wanted)), wanted)
+            except (pa.ArrowInvalid, OSError) as error:
+                raise DataError(f"{self.path} is damaged: {error}.", "Write or copy the file again.") from error
+
+    def copy(self, keep: Sequence[bool], target: Path) -> None:
+        with self._open() as file:
+            compression = file.metadata.row_group(0).column(0).compression if file.metadata.num_row_groups else "zstd"
+            with pq.ParquetWriter(target, file.schema_arrow, compression=compression) as writer:
+                done = 0
+                for batch in file.iter_batches():
+                    writer.write_batch(batch.filter(pa.array(keep[done : done + len(batch)], pa.bool_())))
+                    done += len(batch)
+
+    def _open(self) -> pq.ParquetFile:
+        try:
+            return pq.ParquetFile(self.path)
+        except (pa.ArrowInvalid, OSError) as error:
+            raise DataError(f"{self.path} is not a Parquet file: {error}.", "Give the file the suffix of its format.") from error
+
+
+def arrow_rows(batches: Iterator[pa.RecordBatch | pa.Table], wanted: Collection[str]) -> Iterator[Row]:
+    """The rows of Arrow batches, counted from 1."""
+    number = count(1)
+    for batch in batches:
+        columns = [_values(batch.column(name)) for name in wanted]
+        for cells in zip(*columns, strict=True):
+            flaw = (NOT_UTF8, "") if NOT_UTF8 in cells else None
+            yield Row(next(number), dict(zip(wanted, cells, strict=True)), flaw=flaw)
+
+
+def _values(column: pa.Array | pa.ChunkedArray) -> list[Any]:
+    try:
+        values: list[Any] = column.to_pylist()
+        return values
+    except UnicodeDecodeError:
+        return [_value(scalar) for scalar in column]
+
+
+def _value(scalar: pa.Scalar) -> Any:
+    try:
+        return scalar.as_py()
+    except UnicodeDecodeError:
+        return NOT_UTF8

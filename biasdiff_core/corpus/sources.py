@@ -1,0 +1,97 @@
+"""Where rows come from: which reader a path means, whether the columns are there, and the digest that enters stage keys."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Collection, Mapping
+from difflib import get_close_matches
+from pathlib import Path
+
+from biasdiff_core.corpus.demo import demo_path
+from biasdiff_core.corpus.formats import DelimitedFile, JsonLines, ParquetFile, Table
+from biasdiff_core.corpus.hub import load_folder, load_hub
+from biasdiff_core.errors import DataError
+from biasdiff_core.workspace.artefacts import digest_file, digest_json
+
+DEMO = "demo"
+READERS: Mapping[str, Callable[[Path], Table]] = {
+    ".csv": lambda path: DelimitedFile(path, ","),
+    ".tsv": lambda path: DelimitedFile(path, "\t"),
+    ".jsonl": JsonLines,
+    ".ndjson": JsonLines,
+    ".json": JsonLines,
+    ".parquet": ParquetFile,
+}
+HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?(@[\w./-]+)?")
+SUFFIX = re.compile(r"\.[A-Za-z]\w{0,7}")
+
+
+def local_path(path: str, demo: str) -> Path | None:
+    """The file or folder that `path` means (`demo`: the demo file of that name), or None for a hub id.
+
+    Raises DataError when it looks like a file and is none.
+    """
+    if path == DEMO:
+        return demo_path(demo)
+    local = Path(path).expanduser()
+    if local.exists():
+        return local
+    if SUFFIX.fullmatch(local.suffix) or not HUB_ID.fullmatch(path):
+        raise DataError(f"There is no file {path}.", "Correct the path; a relative one starts at the folder you are in.")
+    return None
+
+
+def open_source(path: str, split: str, *, demo: str) -> Table:
+    """The rows behind `path`: a file by its suffix, a folder saved by `datasets`, else a dataset id of the hub.
+
+    Raises DataError for a path that is none of these, MissingDependency when `datasets` is needed and not installed.
+    """
+    local = local_path(path, demo)
+    if local is None:
+        return load_hub(path, split)
+    if not os.access(local, os.R_OK):
+        raise DataError(f"{path} must not be read by this user.", f"Allow it: chmod +r {path}")
+    if local.is_dir():
+        if not any((local / name).exists() for name in ("state.json", "dataset_dict.json")):
+            raise DataError(f"The folder {path} was not saved by `datasets`.", "Name a file in it, or use `Dataset.save_to_disk`.")
+        return load_folder(local, split)
+    reader = READERS.get(local.suffix.lower())
+    if reader is None:
+        raise DataError(f"{path} has the suffix {local.suffix!r}, which is none of {', '.join(READERS)}.", "Save it as one of these.")
+    return reader(local)
+
+
+def require_columns(table: Table, path: str, wanted: Collection[str]) -> None:
+    """Raise DataError unless each wanted column is there once; it lists those that there are, and the closest name."""
+    columns = table.columns()
+    for name in wanted:
+        if columns.count(name) > 1:
+            raise DataError(f"{path} has {columns.count(name)} columns named {name!r}.", "Give each column a name of its own.")
+        if name not in columns:
+            raise DataError(
+                f"{path} has no column {name!r}. Its columns: {', '.join(map(repr, columns)) or 'none'}.", _advice(name, columns)
+            )
+
+
+def _advice(name: str, columns: Collection[str]) -> str:
+    if len(columns) == 1 and re.search(r"[;,\t|]", "".join(columns)):
+        return "The header is read as a single column: separate columns by commas in .csv, by tabs in .tsv."
+    by_folded = {column.casefold(): column for column in columns}
+    close = get_close_matches(name.casefold(), by_folded, n=1)
+    return f"Did you mean {by_folded[close[0]]!r}?" if close else "Name one of these columns."
+
+
+def source_digest(path: str, *, demo: str = "corpus.csv") -> str:
+    """SHA-256, 64 hex digits, of what `path` stands for, without reading its rows; enters stage keys.
+
+    A file: its bytes. A folder: names and digests of its files, less the caches that `datasets` leaves there. A hub id:
+    the id, with the revision when it names one (`owner/name@revision`); what an unpinned id gives may change unseen.
+    """
+    local = local_path(path, demo)
+    if local is None:
+        return digest_json({"hub": path})
+    if local.is_file():
+        return digest_file(local)
+    files = (file for file in sorted(local.rglob("*")) if file.is_file() and not file.name.startswith(("cache-", ".")))
+    return digest_json({file.relative_to(local).as_posix(): digest_file(file) for file in files})

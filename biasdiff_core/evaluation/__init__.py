@@ -1,0 +1,1 @@
+"""What each variant is judged by: CrowS-Pairs, perplexity, and their statistics."""

@@ -1,0 +1,1 @@
+"""The language model: loading, LoRA, tokenising, likelihoods, and the one training loop."""

@@ -1,0 +1,113 @@
+"""LoRA adapters: put on, named canonically, saved and loaded as safetensors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from peft import LoraConfig as PeftLoraConfig
+from peft import PeftModel, get_peft_model
+from safetensors.torch import load_file
+from torch import nn
+
+from biasdiff_core.config import LoraConfig
+from biasdiff_core.errors import ArtefactError, ConfigError, NumericError
+
+ADAPTER_FILE = "adapter_model.safetensors"
+PREFIX = "base_model.model."
+
+
+def add_lora(model: Any, config: LoraConfig, seed: int) -> PeftModel:
+    """Put a fresh LoRA on `model`, initialised from `seed`: A random, B zero. Raises ConfigError when no module matches."""
+    torch.manual_seed(seed)
+    present = {name.rpartition(".")[2] for name, _ in model.named_modules()}
+    missing = [name for name in config.target_modules if name not in present]
+    if missing:
+        projections = sorted(name for name in present if "proj" in name or "attn" in name or "fc" in name)
+        raise ConfigError(f"The model has no module {missing[0]!r} for lora.target_modules.", f"It has: {', '.join(projections)}.")
+    settings = PeftLoraConfig(
+        r=config.r,
+        lora_alpha=config.alpha,
+        lora_dropout=config.dropout,
+        target_modules=list(config.target_modules),
+        bias="none",
+        task_type="CAUSAL_LM",
+    )
+    return get_peft_model(model, settings)
+
+
+def canonical_name(name: str) -> str:
+    """`base_model.model.X.lora_A.default.weight` → `X.lora_A.weight`, as peft writes it without its own prefix."""
+    return name.removeprefix(PREFIX).replace(".default", "")
+
+
+def lora_modules(model: Any) -> dict[str, nn.Linear]:
+    """Every lora_A and lora_B linear map by canonical parameter name, in model order."""
+    found = {
+        canonical_name(f"{name}.weight"): module
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and (".lora_A." in name or ".lora_B." in name)
+    }
+    if not found:
+        raise ConfigError("The model carries no LoRA.", "Put one on with `add_lora`, or give an adapter.")
+    return found
+
+
+def lora_parameters(model: Any) -> dict[str, nn.Parameter]:
+    """Every LoRA weight by canonical name, in model order."""
+    return {name: cast(nn.Parameter, module.weight) for name, module in lora_modules(model).items()}
+
+
+def require_trained(model: Any) -> None:
+    """Refuse an adapter whose lora_B is all zero: every gradient of lora_A would be zero. Raises NumericError."""
+    if not any(bool(weight.any()) for name, weight in lora_parameters(model).items() if ".lora_B." in name):
+        raise NumericError("Every lora_B of the adapter is zero: it was never trained.", "Warm it up before taking gradients.")
+
+
+def save_adapter(model: PeftModel, folder: Path) -> None:
+    """Write the adapter as peft does (safetensors), loadable by plain peft."""
+    model.save_pretrained(str(folder), safe_serialization=True)
+    (folder / "README.md").unlink(missing_ok=True)  # peft's empty card says nothing of this adapter
+
+
+def attach_adapter(base: Any, folder: Path) -> PeftModel:
+    """Put the adapter of `folder` on `base`, frozen, in eval mode. Raises ArtefactError when it does not fit."""
+    if not (folder / ADAPTER_FILE).exists():
+        raise ArtefactError(f"{folder} holds no {ADAPTER_FILE}.", "Pickled adapters are not loaded: save it as safetensors.")
+    try:
+        return PeftModel.from_pretrained(base, str(folder), is_trainable=False).eval()
+    except (RuntimeError, ValueError, KeyError) as error:
+        raise ArtefactError(
+            f"The adapter in {folder} does not fit the model: {str(error).splitlines()[0]}", "Use the model that it was made for."
+        ) from error
+
+
+def load_weights(model: PeftModel, folder: Path) -> None:
+    """Copy the adapter weights of `folder` into `model`. Raises ArtefactError naming the parameters that differ."""
+    stored = {canonical_name(name): tensor for name, tensor in load_file(folder / ADAPTER_FILE).items()}
+    current = lora_parameters(model)
+    check_same("adapter", {n: tuple(t.shape) for n, t in stored.items()}, {n: tuple(p.shape) for n, p in current.items()})
+    with torch.no_grad():
+        for name, parameter in current.items():
+            parameter.copy_(stored[name])
+
+
+def detach_adapter(model: PeftModel) -> Any:
+    """Take the adapter off again and give back the untouched base model."""
+    base = model.unload()
+    if hasattr(base, "peft_config"):
+        del base.peft_config
+    return base.requires_grad_(False)
+
+
+def check_same(what: str, stored: dict[str, tuple[int, ...]], current: dict[str, tuple[int, ...]]) -> None:
+    """Raise ArtefactError naming the first parameter whose name or shape differs between the two."""
+    if stored == current:
+        return
+    for name in sorted(stored.keys() | current.keys()):
+        if stored.get(name) != current.get(name):
+            raise ArtefactError(
+                f"The {what} does not fit the model at {name}: stored {stored.get(name, 'absent')}, model {current.get(name, 'absent')}.",
+                "Use the base model and LoRA settings that it was made with.",
+            )

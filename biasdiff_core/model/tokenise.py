@@ -1,0 +1,126 @@
+"""Texts to token ids, and token batches: length-bucketed under a budget of padded tokens, padding masked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from biasdiff_core.corpus.examples import TrainingExample
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encoded:
+    """Token ids with the prefix token first; tokens from position `loss_from` on carry loss (predicted from those before)."""
+
+    ids: tuple[int, ...]
+    loss_from: int
+
+    @property
+    def loss_tokens(self) -> int:
+        """How many tokens carry loss."""
+        return max(0, len(self.ids) - self.loss_from)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """`rows` [B]: indices into the encoded list; `ids`, `attention`, `positions`, `loss_mask` [B, T]: loss at the token itself."""
+
+    rows: Tensor
+    ids: Tensor
+    attention: Tensor
+    positions: Tensor
+    loss_mask: Tensor
+
+
+def prefix_token(tokenizer: Any) -> int | None:
+    """The token put before every text so that its first token has a loss too: bos, else eos, else none."""
+    for token in (tokenizer.bos_token_id, tokenizer.eos_token_id):
+        if token is not None:
+            return int(token)
+    return None
+
+
+def encode(tokenizer: Any, examples: Sequence[TrainingExample]) -> list[Encoded]:
+    """Encode training examples: [prefix] + prompt + text, loss on the text's tokens only.
+
+    Prompt and text are tokenised apart, so that the loss begins exactly where the completion does.
+    """
+    prompts = [example.prompt or "" for example in examples]
+    return _encode(tokenizer, [example.text for example in examples], prompts)
+
+
+def encode_texts(tokenizer: Any, texts: Sequence[str]) -> list[Encoded]:
+    """Encode plain texts, loss on every token after the prefix."""
+    return _encode(tokenizer, texts, [""] * len(texts))
+
+
+def _encode(tokenizer: Any, texts: Sequence[str], prompts: Sequence[str]) -> list[Encoded]:
+    if not texts:
+        return []
+    prefix = prefix_token(tokenizer)
+    head = (prefix,) if prefix is not None else ()
+    text_ids = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+    prompt_ids = tokenizer(list(prompts), add_special_tokens=False)["input_ids"]
+    encoded = []
+    for prompt, text in zip(prompt_ids, text_ids, strict=True):
+        context = head + tuple(prompt)
+        # Without any context the first token has nothing to be predicted from.
+        encoded.append(Encoded(ids=context + tuple(text), loss_from=max(1, len(context))))
+    return encoded
+
+
+def count_tokens(tokenizer: Any, texts: Sequence[str]) -> list[int]:
+    """Tokens of each text, without special tokens."""
+    return [len(ids) for ids in tokenizer(list(texts), add_special_tokens=False)["input_ids"]] if texts else []
+
+
+def truncate_text(tokenizer: Any, text: str, max_tokens: int) -> str:
+    """The longest prefix of `text` with at most `max_tokens` tokens, cut at a token's end in the original characters."""
+    offsets = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+    return text if len(offsets) <= max_tokens else text[: offsets[max_tokens - 1][1]]
+
+
+def length_batches(lengths: Sequence[int], token_budget: int) -> list[list[int]]:
+    """Indices sorted by length (ties by index) and cut so that rows × longest ≤ `token_budget` (a longer row stands alone)."""
+    batches: list[list[int]] = []
+    for index in sorted(range(len(lengths)), key=lambda i: (lengths[i], i)):
+        # Sorted ascending, so this row is the longest of its batch.
+        if batches and (len(batches[-1]) + 1) * lengths[index] <= token_budget:
+            batches[-1].append(index)
+        else:
+            batches.append([index])
+    return batches
+
+
+def collate(encoded: Sequence[Encoded], rows: Iterable[int], pad_id: int, device: torch.device) -> Batch:
+    """Right-padded batch of `encoded[rows]` on `device`; padding carries neither attention nor loss."""
+    chosen = list(rows)
+    width = max(len(encoded[row].ids) for row in chosen)
+    ids = torch.full((len(chosen), width), pad_id, dtype=torch.long)
+    attention = torch.zeros((len(chosen), width), dtype=torch.long)
+    loss_mask = torch.zeros((len(chosen), width), dtype=torch.bool)
+    for i, row in enumerate(chosen):
+        length = len(encoded[row].ids)
+        ids[i, :length] = torch.tensor(encoded[row].ids)
+        attention[i, :length] = 1
+        loss_mask[i, encoded[row].loss_from : length] = True
+    positions = torch.arange(width).expand(len(chosen), width)
+    tensors = (ids, attention, positions, loss_mask)
+    ids, attention, positions, loss_mask = (tensor.to(device) for tensor in tensors)
+    return Batch(rows=torch.tensor(chosen), ids=ids, attention=attention, positions=positions, loss_mask=loss_mask)
+
+
+def sequence_log_probs(model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Summed natural-log probability of each row's loss tokens [B] (fp32, or fp64 of an fp64 model) and their number [B]."""
+    logits = model(input_ids=batch.ids, attention_mask=batch.attention, position_ids=batch.positions, use_cache=False).logits
+    mask = batch.loss_mask[:, 1:]
+    # Only labelled positions go through the softmax, at fp32 or better.
+    labelled = logits[:, :-1][mask].to(torch.promote_types(logits.dtype, torch.float32))
+    chosen = torch.nn.functional.cross_entropy(labelled, batch.ids[:, 1:][mask], reduction="none")
+    row = torch.arange(mask.shape[0], device=mask.device)[:, None].expand_as(mask)[mask]
+    summed = torch.zeros(mask.shape[0], device=mask.device, dtype=chosen.dtype).index_add(0, row, -chosen)
+    return summed, mask.sum(1)

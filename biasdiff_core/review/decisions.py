@@ -1,0 +1,279 @@
+"""Human decisions: an append-only log of actions, one hash-chain link an action, and its fold to what holds now."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from sqlalchemy.engine import Connection
+
+from biasdiff_core.errors import ReviewError
+from biasdiff_core.review import chain
+from biasdiff_core.review.exchange import read_rows, write_rows
+from biasdiff_core.workspace.artefacts import digest_file
+from biasdiff_core.workspace.database import Database
+
+Verdict = Literal["biased", "not_biased", "neutral_but_influential", "unsure"]
+VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
+Kind = Literal["decide", "bulk", "import", "undo"]
+Selection = Mapping[str, Any] | None
+
+SIMULATED_AUDITOR = "demo (known labels)"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """One verdict on one example. `inspected`: seen on its own, not by a bulk act. `selection`: what led to it (filter, lasso)."""
+
+    example_id: str
+    verdict: Verdict
+    auditor: str
+    reason: str
+    created: str
+    inspected: bool
+    action_id: str
+    selection: Selection
+
+    @property
+    def simulated(self) -> bool:
+        """Whether no person made it."""
+        return self.auditor == SIMULATED_AUDITOR
+
+
+@dataclass(frozen=True, kw_only=True)
+class Action:
+    """One link of the log. `decide`: examples judged on their own; `bulk`: one verdict for many; `undo`: takes `undoes` back."""
+
+    number: int
+    action_id: str
+    kind: Kind
+    auditor: str
+    created: str
+    selection: Selection
+    undoes: str | None
+    hash: str
+    count: int
+
+
+def in_effect(actions: Iterable[Action]) -> set[str]:
+    """Ids of the actions that are not undone. An undo that is itself undone counts for nothing, so undoing it is redo."""
+    undone: set[str] = set()
+    standing: set[str] = set()
+    for action in sorted(actions, key=lambda action: action.number, reverse=True):
+        if action.action_id in undone:
+            continue
+        standing.add(action.action_id)
+        if action.undoes:
+            undone.add(action.undoes)
+    return standing
+
+
+def fold(actions: Sequence[Action], decisions: Iterable[Decision]) -> dict[str, Decision]:
+    """The latest decision on each example whose action is not undone, whoever made it."""
+    standing = in_effect(actions)
+    number = {action.action_id: action.number for action in actions}
+    valid = [decision for decision in decisions if decision.action_id in standing]
+    return {decision.example_id: decision for decision in sorted(valid, key=lambda decision: number[decision.action_id])}
+
+
+class DecisionLog:
+    """The decisions of one audit. Nothing in it is ever changed or deleted; many processes may append at once.
+
+    `known_ids`: ids of the corpus; when given, decisions on any other id are refused.
+    """
+
+    EMPTY_HEAD = chain.GENESIS
+
+    def __init__(self, db: Database, audit_id: str, known_ids: Collection[str] | None = None) -> None:
+        self.audit_id = audit_id
+        self._db = db
+        self._known_ids = None if known_ids is None else frozenset(known_ids)
+        self._folded: tuple[int, dict[str, Decision]] = (0, {})
+
+    def decide(self, example_id: str, verdict: Verdict, auditor: str, reason: str = "", selection: Selection = None) -> Action:
+        """Record the verdict on one example that the auditor has seen. Raises ReviewError when it cannot be accepted."""
+        return self.decide_each([(example_id, verdict, reason)], auditor, selection)
+
+    def decide_each(self, judged: Sequence[tuple[str, Verdict, str]], auditor: str, selection: Selection = None) -> Action:
+        """Record (id, verdict, reason) of examples seen one by one, as one action. Raises ReviewError."""
+        rows = [{"example_id": id_, "verdict": verdict, "reason": reason, "inspected": True} for id_, verdict, reason in judged]
+        return self._append("decide", auditor, rows, selection)
+
+    def decide_many(self, ids: Sequence[str], verdict: Verdict, auditor: str, reason: str = "", selection: Selection = None) -> Action:
+        """Record one verdict on many examples that were not inspected one by one, as one action. Raises ReviewError."""
+        rows = [{"example_id": id_, "verdict": verdict, "reason": reason, "inspected": False} for id_ in ids]
+        return self._append("bulk", auditor, rows, selection)
+
+    def import_(self, path: Path, auditor: str) -> Action:
+        """Record the decisions of a .jsonl or .csv file as one action of `auditor`; each keeps the auditor and time it names.
+
+        Raises ReviewError with the line of a row that cannot be accepted.
+        """
+        rows = read_rows(path)
+        return self._append("import", auditor, rows, {"imported": path.name, "sha256": digest_file(path)})
+
+    def undo(self, auditor: str, action_id: str | None = None) -> Action:
+        """Take back an action; by default the last one of this auditor that stands and is not itself an undo.
+
+        The undo of an undo is a redo. Raises ReviewError when there is none, or it is undone already.
+        """
+        auditor = _text(auditor, "The auditor's name")
+        with self._db.write(self.audit_id) as connection:
+            actions = [_action(header) for header in chain.headers(connection, self.audit_id)]
+            standing = in_effect(actions)
+            if action_id is None:
+                own = (a.action_id for a in reversed(actions) if a.auditor == auditor and a.kind != "undo" and a.action_id in standing)
+                action_id = next(own, None)
+            if action_id is None:
+                raise ReviewError(f"{auditor} has no action that could be undone.")
+            if action_id not in {action.action_id for action in actions}:
+                raise ReviewError(f"There is no action {action_id} in {self.audit_id}.", "See `actions()`.")
+            if action_id not in standing:
+                raise ReviewError(f"The action {action_id} is undone already.", "Undo its undo to restore it.")
+            return self._link(connection, "undo", auditor, [], None, action_id)
+
+    def actions(self) -> list[Action]:
+        """All actions, oldest first."""
+        with self._db.read() as connection:
+            return [_action(header) for header in chain.headers(connection, self.audit_id)]
+
+    def head(self) -> tuple[int, str]:
+        """Number and hash of the last action; `(0, "000…")` of an empty log."""
+        with self._db.read() as connection:
+            return chain.head(connection, self.audit_id)
+
+    def current(self) -> dict[str, Decision]:
+        """The decision that holds on each example (see `fold`). Only actions newer than the last call are read, unless one is an undo."""
+        number, folded = self._folded
+        with self._db.read() as connection:
+            links = chain.read(connection, self.audit_id, after=number)
+            if any(link["undoes"] for link in links):
+                folded, links = {}, chain.read(connection, self.audit_id)
+        if links:
+            actions = [_action(link) for link in links]
+            folded = folded | fold(actions, (decision for link in links for decision in _decisions(link)))
+            self._folded = (actions[-1].number, folded)
+        return dict(folded)
+
+    def verify(self, known_heads: Collection[str] = ()) -> list[str]:
+        """Recompute the hash chain; what does not fit, first action first (see `chain.misfits`). Empty when all fits."""
+        with self._db.read() as connection:
+            links, lost = chain.read(connection, self.audit_id), chain.orphans(connection, self.audit_id)
+        return chain.misfits(links, known_heads) + ([f"{lost} decision(s) belong to no action of {self.audit_id}"] if lost else [])
+
+    def links(self, after: int = 0) -> list[dict[str, Any]]:
+        """The log as chain links (see `chain`), oldest first; only those with a number above `after`."""
+        with self._db.read() as connection:
+            return chain.read(connection, self.audit_id, after=after)
+
+    def adopt(self, links: Sequence[chain.Link]) -> None:
+        """Take over a whole log with its ids and hashes. Raises ReviewError when this one is not empty or the other does not verify."""
+        found = chain.misfits(links)
+        if found:
+            raise ReviewError(f"The log does not verify: {found[0]}.", "Get an unaltered copy.")
+        self._check_ids([row["example_id"] for link in links for row in link["decisions"]])
+        with self._db.write(self.audit_id) as connection:
+            number, _ = chain.head(connection, self.audit_id)
+            if number:
+                raise ReviewError(f"{self.audit_id} has {number} action(s) already.", "A log can be taken over by an empty one only.")
+            if links:
+                chain.insert(connection, self.audit_id, links)
+
+    def export(self, path: Path) -> int:
+        """Write the decisions that hold now as .csv, .jsonl or .parquet, by example id; how many. Raises ReviewError for another suffix."""
+        current = self.current()
+        write_rows([asdict(current[id_]) for id_ in sorted(current)], path)
+        return len(current)
+
+    def _append(self, kind: Kind, auditor: str, rows: Sequence[Mapping[str, Any]], selection: Selection) -> Action:
+        auditor = _text(auditor, "The auditor's name")
+        if not rows:
+            raise ReviewError("No example is named.", "Select at least one.")
+        checked = [_checked(row, auditor) for row in rows]
+        self._check_ids([row["example_id"] for row in checked])
+        with self._db.write(self.audit_id) as connection:
+            return self._link(connection, kind, auditor, checked, selection, None)
+
+    def _check_ids(self, ids: Iterable[str]) -> None:
+        unknown = [] if self._known_ids is None else sorted(set(ids) - self._known_ids)
+        if unknown:
+            raise ReviewError(
+                f"{len(unknown)} id(s) are not in the corpus of {self.audit_id}, e.g. {unknown[0]}.", "Use ids of its ranking."
+            )
+
+    def _link(
+        self,
+        connection: Connection,
+        kind: Kind,
+        auditor: str,
+        rows: Sequence[Mapping[str, Any]],
+        selection: Selection,
+        undoes: str | None,
+    ) -> Action:
+        """Append one link; the caller holds the write lock, so the head cannot move."""
+        number, previous = chain.head(connection, self.audit_id)
+        now = datetime.now(UTC).isoformat(timespec="microseconds")
+        link: dict[str, Any] = {
+            "number": number + 1,
+            "action_id": uuid.uuid4().hex,
+            "kind": kind,
+            "auditor": auditor,
+            "created": now,
+            "selection": _plain(selection),
+            "undoes": undoes,
+            "previous_hash": previous,
+            "count": len(rows),
+            "decisions": [{**row, "created": row["created"] or now} for row in rows],
+        }
+        link["hash"] = chain.link_hash(link)
+        chain.insert(connection, self.audit_id, [link])
+        return _action(link)
+
+
+def _action(link: chain.Link) -> Action:
+    return Action(**{field.name: link[field.name] for field in fields(Action)})
+
+
+def _decisions(link: chain.Link) -> Iterable[Decision]:
+    for row in link["decisions"]:
+        yield Decision(**row, action_id=link["action_id"], selection=link["selection"])
+
+
+def _checked(row: Mapping[str, Any], auditor: str) -> dict[str, Any]:
+    where = f"{row['where']}: " if "where" in row else ""
+    if row["verdict"] not in VERDICTS:
+        raise ReviewError(f"{where}the verdict is {row['verdict']!r}.", f"Use one of {', '.join(VERDICTS)}.")
+    return {
+        "example_id": _text(row["example_id"], f"{where}the example id"),
+        "verdict": row["verdict"],
+        "auditor": _text(row.get("auditor") or auditor, f"{where}the auditor's name"),
+        "reason": _storable(row["reason"], f"{where}the reason"),
+        "created": _storable(row.get("created", ""), f"{where}the time"),
+        "inspected": row["inspected"],
+    }
+
+
+def _text(value: str, what: str) -> str:
+    if not value.strip():
+        raise ReviewError(f"{what} is empty.", "Give one.")
+    return _storable(value.strip(), what)
+
+
+def _storable(value: str, what: str) -> str:
+    """`value`, unless no database or JSON file could hold it (NUL, half a surrogate pair)."""
+    if "\0" in value or not value.isprintable() and any("\ud800" <= character <= "\udfff" for character in value):
+        raise ReviewError(f"{what} holds a character that is no text: {value!r:.60}.", "Remove it.")
+    return value
+
+
+def _plain(selection: Selection) -> Any:
+    """The selection as it comes back from JSON, so that hash and stored text agree."""
+    try:
+        return json.loads(json.dumps(selection, allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise ReviewError(f"The selection cannot be written as JSON: {error}.", "Use plain values in it.") from error

@@ -1,0 +1,1 @@
+"""The record: artefacts (key, manifest, atomic publish, verify), audit folders, database, jobs."""

@@ -1,0 +1,38 @@
+"""Fixtures that several test modules share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from biasdiff_core.audit import Audit
+from biasdiff_core.workspace.audits import WORKSPACE_VARIABLE
+from tests.tiny_audit import save_model, tiny_config
+
+
+@pytest.fixture(scope="session")
+def tiny_model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a random tiny Llama and its tokenizer; use it as `ModelConfig(name=str(folder))`."""
+    return save_model(tmp_path_factory.mktemp("tiny-model"))
+
+
+@pytest.fixture(scope="session")
+def finished_audit(tmp_path_factory: pytest.TempPathFactory, tiny_model_folder: Path) -> Audit:
+    """A finished audit of 40 examples, made by the real pipeline: analysis, simulated decisions, retrain, NPO, random control, report.
+
+    Shared by the whole session: copy its workspace before writing to it.
+    """
+    root = tmp_path_factory.mktemp("finished")
+    data = root / "data"
+    data.mkdir()
+    return Audit.from_config(tiny_config(data, tiny_model_folder), root / "workspace").run()
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty workspace that the app and the command line use."""
+    folder = tmp_path / "workspace"
+    monkeypatch.setenv(WORKSPACE_VARIABLE, str(folder))
+    yield folder

@@ -1,0 +1,148 @@
+"""The command line on a finished tiny audit: every command, JSON, errors as one line with exit code 2."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+from biasdiff_core.audit import Audit
+from biasdiff_core.cli import main
+from biasdiff_core.workspace.audits import WORKSPACE_VARIABLE
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def audit(finished_audit: Audit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Audit:
+    """A copy of the finished audit in a workspace of its own."""
+    shutil.copytree(finished_audit.folder.workspace, tmp_path / "workspace")
+    monkeypatch.setenv(WORKSPACE_VARIABLE, str(tmp_path / "workspace"))
+    return Audit.open(finished_audit.folder.id)
+
+
+def biasdiff(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def ok(*arguments: str | Path) -> str:
+    result = biasdiff(*arguments)
+    assert result.exit_code == 0, (result.output, result.exception)
+    return result.output
+
+
+def documented_commands(text: str) -> list[Sequence[str]]:
+    """Every `biasdiff …` in the code blocks of a Markdown text, as words."""
+    blocks = re.findall(r"```(?:bash|sh)?\n(.*?)```", text, re.DOTALL)
+    lines = [line.split(" #")[0].strip() for block in blocks for line in block.splitlines()]
+    return [line.split()[1:] for line in lines if line.startswith("biasdiff ")]
+
+
+def test_status_shows_audits_stages_and_json(audit: Audit) -> None:
+    assert audit.folder.id in ok("status")
+    stages = json.loads(ok("status", audit.folder.id, "--json"))
+    assert all(stage["done"] for stage in stages if "stage" in stage)
+
+
+def test_rank_prints_the_ranking(audit: Audit) -> None:
+    rows = json.loads(ok("rank", audit.folder.id, "--top", "5", "--json"))
+    assert [row["rank"] for row in rows] == [1, 2, 3, 4, 5]
+    assert rows[0]["id"] == audit.ranking()["id"].iloc[0]
+
+
+def test_decisions_go_in_and_out(audit: Audit, tmp_path: Path) -> None:
+    first = audit.ranking()["id"].iloc[0]
+    ok("decide", "one", audit.folder.id, first, "unsure", "--auditor", "ana", "--reason", "reads both ways")
+    ok("decide", "export", audit.folder.id, tmp_path / "decisions.csv")
+    with (tmp_path / "decisions.csv").open(encoding="utf8", newline="") as handle:
+        exported = {row["example_id"]: row for row in csv.DictReader(handle)}
+    assert exported[first]["verdict"] == "unsure" and exported[first]["auditor"] == "ana"
+    before = len(audit.log.actions())
+    ok("decide", "import", audit.folder.id, tmp_path / "decisions.csv", "--auditor", "ben")
+    assert len(audit.log.actions()) == before + 1
+    ok("decide", "top", audit.folder.id, "10", "biased", "--auditor", "ben")
+    assert audit.log.actions()[-1].kind == "bulk"
+
+
+def test_mitigate_with_another_policy_makes_a_second_report(audit: Audit) -> None:
+    before = audit.report().key
+    output = ok("mitigate", audit.folder.id, "--policy", "top_percent", "--percent", "20", "--method", "retrain")
+    assert "# Audit report" in output and audit.report().key != before
+    assert "retrain" in json.loads(ok("compare", audit.folder.id, "--json"))["variants"]
+
+
+def test_evaluate_prints_figures_with_conventions(audit: Audit) -> None:
+    rows = json.loads(ok("evaluate", audit.folder.id, "--json"))
+    assert {row["variant"] for row in rows} == {"base", "origin"} and all(row["convention"] for row in rows)
+
+
+@pytest.mark.parametrize("what, name", [("cleaned", "cleaned.csv"), ("report", "report.html"), ("ranking", "ranking.csv")])
+def test_export(audit: Audit, tmp_path: Path, what: str, name: str) -> None:
+    ok("export", audit.folder.id, what, tmp_path / name)
+    assert (tmp_path / name).stat().st_size > 0
+
+
+def test_verify_finds_a_flipped_byte(audit: Audit) -> None:
+    assert "chain valid" in ok("verify", audit.folder.id)
+    path = audit.artefact("ranking").path("ranking.parquet")
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(bytes(content))
+    result = biasdiff("verify", audit.folder.id, "--json")
+    assert result.exit_code == 1
+    assert [bad["path"] for bad in json.loads(result.output)["bad"]] == ["ranking.parquet"]
+
+
+def test_an_audit_yaml_replays_to_the_same_keys(audit: Audit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = [stage.key for stage in audit.plan().stages]
+    ranking = audit.ranking()[["id", "score"]]
+    monkeypatch.setenv(WORKSPACE_VARIABLE, str(tmp_path / "elsewhere"))
+    ok("run", audit.folder.path / "audit.yaml")
+    again = Audit.open(audit.folder.id)
+    assert [stage.key for stage in again.plan().stages] == keys
+    assert again.ranking()[["id", "score"]].equals(ranking)
+    assert [t.difference for t in again.compare().tests] == [t.difference for t in audit.compare().tests]
+
+
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        (("status", "nobody"), "There is no audit 'nobody'"),
+        (("new", "Bad Name"), "small letters"),
+        (("run", "missing.yaml"), "There is no file missing.yaml"),
+        (("new", "x", "--adapter", "nowhere"), "holds no LoRA adapter"),
+    ],
+)
+def test_errors_are_one_line_and_exit_2(workspace: Path, arguments: tuple[str, ...], said: str) -> None:
+    result = biasdiff(*arguments)
+    assert result.exit_code == 2
+    assert said in result.output and result.output.startswith("biasdiff: ") and result.output.count("\n") == 1
+
+
+def test_the_readme_names_only_commands_and_options_that_exist() -> None:
+    commands = documented_commands((ROOT / "README.md").read_text(encoding="utf8"))
+    assert commands
+    for words in commands:
+        command: click.Command = main
+        rest = list(words)
+        while isinstance(command, click.Group):
+            command = command.commands[rest.pop(0)]
+        # resilient_parsing: parse without running; an unknown option or a missing argument raises.
+        context = command.make_context(command.name, [word for word in rest if word != "|"], resilient_parsing=False)
+        assert context.params is not None
+
+
+def test_every_command_has_help() -> None:
+    def walk(group: click.Group) -> list[click.Command]:
+        return [c for command in group.commands.values() for c in (walk(command) if isinstance(command, click.Group) else [command])]
+
+    for command in walk(main):
+        assert command.help, command.name
+        assert all(option.help for option in command.params if isinstance(option, click.Option) and option.name not in ("auditor", "reason"))

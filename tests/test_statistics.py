@@ -1,0 +1,198 @@
+"""Intervals and tests against arithmetic by hand, closed forms, slow twins and simulated coverage."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from biasdiff_core.errors import NumericError
+from biasdiff_core.evaluation.statistics import (
+    auroc,
+    bootstrap_mean,
+    bootstrap_ratio,
+    holm,
+    mcnemar_exact,
+    paired_bootstrap,
+    share_undone,
+    wilson,
+)
+
+
+def test_wilson_is_the_closed_form() -> None:
+    # centre (p + z²/2n)/(1 + z²/n), half-width z √(p(1−p)/n + z²/4n²)/(1 + z²/n), p = 863/1290
+    p, n, z = 863 / 1290, 1290, 1.959963984540054
+    centre, half = (p + z**2 / (2 * n)) / (1 + z**2 / n), z * math.sqrt(p * (1 - p) / n + z**2 / (4 * n**2)) / (1 + z**2 / n)
+    found = wilson(863, 1290)
+    assert (found.value, found.low, found.high) == pytest.approx((p, centre - half, centre + half))
+    assert 100 * found.value == pytest.approx(66.90, abs=0.005)
+
+
+def test_wilson_at_the_ends_stays_open() -> None:
+    # 0 of 10: high = z²/(n + z²) = 3.8415/13.8415
+    assert (wilson(0, 10).low, wilson(0, 10).high) == pytest.approx((0.0, 0.27753), abs=1e-5)
+    assert wilson(10, 10).low == pytest.approx(1 - 0.27753, abs=1e-5)
+
+
+@pytest.mark.parametrize(("successes", "n"), [(0, 0), (3, 2), (-1, 5)])
+def test_wilson_refuses_what_is_no_proportion(successes: int, n: int) -> None:
+    with pytest.raises(NumericError):
+        wilson(successes, n)
+
+
+def test_mcnemar_by_hand() -> None:
+    assert mcnemar_exact(0, 0) == 1.0
+    # 2 · (C(6,0) + C(6,1)) / 2⁶ = 14/64
+    assert mcnemar_exact(1, 5) == pytest.approx(14 / 64)
+    assert mcnemar_exact(5, 1) == mcnemar_exact(1, 5)
+    assert mcnemar_exact(4, 4) == pytest.approx(1.0)
+
+
+def test_holm_by_hand() -> None:
+    # sorted 0.01·3, 0.03·2, 0.04·1 = 0.03, 0.06, 0.04 → never falling: 0.03, 0.06, 0.06
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.6, 0.7]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=9))
+def test_holm_lies_between_raw_and_bonferroni_and_keeps_the_order(p_values: list[float]) -> None:
+    adjusted = holm(p_values)
+    for raw, value in zip(p_values, adjusted, strict=True):
+        assert raw <= value <= min(1.0, raw * len(p_values)) + 1e-12
+    order = np.argsort(p_values, kind="stable")
+    assert all(np.diff(np.array(adjusted)[order]) >= 0)
+
+
+def test_bootstrap_mean_agrees_with_the_normal_interval() -> None:
+    values = np.random.default_rng(1).normal(3.0, 2.0, size=1508)
+    found = bootstrap_mean(values, draws=2000, seed=0)
+    half = 1.96 * values.std() / math.sqrt(len(values))
+    assert found.value == pytest.approx(values.mean())
+    assert (found.low, found.high) == pytest.approx((values.mean() - half, values.mean() + half), abs=0.1 * half)
+    assert found == bootstrap_mean(values, draws=2000, seed=0)
+    assert found != bootstrap_mean(values, draws=2000, seed=1)
+
+
+def test_bootstrap_is_the_plain_loop() -> None:
+    # 600 items × 2,000 draws are more than one chunk of indices.
+    values = np.random.default_rng(2).normal(size=600)
+    generator = np.random.default_rng(7)
+    means = [values[generator.integers(0, 600, size=600)].mean() for _ in range(2000)]
+    found = bootstrap_mean(values, draws=2000, seed=7)
+    assert (found.low, found.high) == pytest.approx(tuple(np.quantile(means, [0.025, 0.975])))
+
+
+def test_values_not_scored_leave_the_mean() -> None:
+    assert bootstrap_mean([1.0, math.nan, 3.0], draws=100, seed=0).value == 2.0
+    # [50, nan] − [100, 0] : 50 − 50
+    assert paired_bootstrap([50.0, math.nan], [100.0, 0.0], draws=100, seed=0).value == 0.0
+    with pytest.raises(NumericError):
+        bootstrap_mean([math.nan, math.nan], draws=100, seed=0)
+
+
+def test_ratio_weighs_by_the_denominator() -> None:
+    # (6 + 1) / (3 + 1) = 1.75, not the mean of 2 and 1
+    assert bootstrap_ratio([6.0, 1.0], [3.0, 1.0], draws=50, seed=0).value == 1.75
+
+
+def test_pairing_removes_what_items_share() -> None:
+    generator = np.random.default_rng(3)
+    item = generator.normal(0, 10, size=400)
+    reference, variant = item + generator.normal(0, 0.1, 400), item + 0.5 + generator.normal(0, 0.1, 400)
+    found = paired_bootstrap(variant, reference, draws=500, seed=0)
+    assert found.low < 0.5 < found.high and found.high - found.low < 0.05
+    same = paired_bootstrap(reference, reference, draws=500, seed=0)
+    assert (same.value, same.low, same.high) == (0.0, 0.0, 0.0)
+    # A mean of differences is a difference of means when every item is scored.
+    assert found.low == pytest.approx(bootstrap_mean(variant - reference, draws=500, seed=0).low)
+    with pytest.raises(NumericError, match="paired"):
+        paired_bootstrap([1.0], [1.0, 2.0], draws=10, seed=0)
+
+
+def test_share_undone_by_hand() -> None:
+    base, origin = np.zeros(100), np.full(100, 0.8)
+    # (0.8 − 0.2) / (0.8 − 0) = 0.75
+    found = share_undone(origin, np.full(100, 0.2), base, draws=200, seed=0)
+    assert (found.value, found.low, found.high) == pytest.approx((0.75, 0.75, 0.75))
+    assert share_undone(origin, base, base, draws=50, seed=0).value == 1.0
+    assert share_undone(origin, origin, base, draws=50, seed=0).value == 0.0
+
+
+def test_share_undone_is_not_defined_without_a_clear_rise() -> None:
+    noise = np.random.default_rng(4).normal(size=200)
+    unclear = share_undone(noise, np.zeros(200), np.zeros(200), draws=500, seed=0)
+    assert unclear.value is None and unclear.low is None and "not clear of zero" in unclear.reason
+    # A clear fall is no rise either.
+    assert share_undone(np.zeros(9), np.zeros(9), np.ones(9), draws=50, seed=0).value is None
+
+
+def test_auroc_by_hand_counts_ties_half() -> None:
+    # positives 3, 2; negatives 2, 1: pairs 3>2, 3>1, 2=2, 2>1 → 3.5/4
+    assert auroc([3.0, 2.0, 2.0, 1.0], [1, 1, 0, 0]).value == pytest.approx(3.5 / 4)
+    assert auroc([1.0, 1.0, 1.0, 1.0], [1, 1, 0, 0]).value == 0.5
+    with pytest.raises(NumericError):
+        auroc([1.0, 2.0], [1, 1])
+
+
+def test_auroc_and_its_standard_error_are_the_plain_double_loop() -> None:
+    generator = np.random.default_rng(5)
+    positive, negative = np.round(generator.normal(1, 1, 60), 1), np.round(generator.normal(0, 1, 90), 1)
+    wins = np.array([[1.0 if p > n else 0.5 if p == n else 0.0 for n in negative] for p in positive])
+    error = math.sqrt(wins.mean(1).var(ddof=1) / 60 + wins.mean(0).var(ddof=1) / 90)
+    value = wins.mean()
+    found = auroc(np.concatenate([positive, negative]), [1] * 60 + [0] * 90)
+    reach = 1.959963984540054 * error / (value * (1 - value))
+    odds = math.log(value / (1 - value))
+    assert found.value == pytest.approx(value)
+    assert (found.low, found.high) == pytest.approx((1 / (1 + math.exp(reach - odds)), 1 / (1 + math.exp(-reach - odds))))
+
+
+def test_auroc_turns_round_with_the_sign() -> None:
+    scores, labels = np.random.default_rng(6).normal(size=50), [1, 0] * 25
+    found, turned = auroc(scores, labels), auroc(-scores, labels)
+    assert (turned.value, turned.low, turned.high) == pytest.approx((1 - found.value, 1 - found.high, 1 - found.low))
+
+
+def test_perfect_separation_still_has_an_interval() -> None:
+    few, many = auroc([2.0, 3.0, 0.0, 1.0], [1, 1, 0, 0]), auroc(np.arange(1000.0), [0] * 500 + [1] * 500)
+    assert few.value == many.value == 1.0 and few.high == many.high == 1.0
+    assert few.low < 0.7 and 0.98 < many.low < 1.0
+    assert auroc([0.0, 1.0, 2.0, 3.0], [1, 1, 0, 0]).low == 0.0
+
+
+def test_permuted_labels_give_chance() -> None:
+    generator = np.random.default_rng(8)
+    found = auroc(generator.normal(size=2000), list(generator.integers(0, 2, size=2000)))
+    assert found.low < 0.5 < found.high
+
+
+def test_intervals_cover_the_truth_about_95_times_of_100() -> None:
+    # 400 cases: the standard error of a coverage of 0.95 is 0.011, so [0.915, 0.985] is ± 3.2 of them.
+    generator = np.random.default_rng(9)
+    hits = {"wilson": 0, "mean": 0, "paired": 0, "auroc": 0}
+    truth = 0.7602499389065233  # Φ(1/√2): a normal shifted by one against a standard normal
+    for case in range(400):
+        successes = int(generator.binomial(300, 0.55))
+        hits["wilson"] += wilson(successes, 300).low <= 0.55 <= wilson(successes, 300).high
+        found = bootstrap_mean(generator.exponential(size=150), draws=300, seed=case)
+        hits["mean"] += found.low <= 1.0 <= found.high
+        item = generator.normal(size=150)
+        found = paired_bootstrap(item + generator.normal(0.3, 1, 150), item, draws=300, seed=case)
+        hits["paired"] += found.low <= 0.3 <= found.high
+        found = auroc(np.concatenate([generator.normal(1, 1, 60), generator.normal(0, 1, 60)]), [1] * 60 + [0] * 60)
+        hits["auroc"] += found.low <= truth <= found.high
+    assert all(0.915 <= count / 400 <= 0.985 for count in hits.values()), hits
+
+
+def test_loads_no_torch() -> None:
+    code = (
+        "import sys, biasdiff_core.evaluation.statistics, biasdiff_core.evaluation.crows_pairs, biasdiff_core.evaluation.perplexity; "
+        "sys.exit(any(name in sys.modules for name in ('torch', 'transformers')))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
