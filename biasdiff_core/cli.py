@@ -106,8 +106,7 @@ def shown_progress(audit: Audit) -> Iterator[Callable[[Progress], None]]:
             if bar is not None:
                 bar.close()
             title, bar = label, tqdm(total=progress.total, unit=f" {progress.unit}", desc=label, file=sys.stderr)
-        bar.n = progress.done
-        bar.refresh()
+        bar.update(progress.done - bar.n)
 
     try:
         yield show

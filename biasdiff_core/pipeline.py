@@ -31,7 +31,7 @@ from biasdiff_core.evaluation.detection import detection_metrics
 from biasdiff_core.mitigation.controls import random_removal
 from biasdiff_core.mitigation.npo import unlearn
 from biasdiff_core.mitigation.retrain import retrain_without
-from biasdiff_core.model.checkpoint import Checkpoint, import_checkpoint, list_checkpoints
+from biasdiff_core.model.checkpoint import OPTIMIZER_FILE, Checkpoint, import_checkpoint, list_checkpoints
 from biasdiff_core.model.finetune import finetune
 from biasdiff_core.model.load import LoadedModel, load_model
 from biasdiff_core.model.lora import ADAPTER_FILE, attach_adapter, detach_adapter
@@ -197,13 +197,13 @@ class Pipeline:
 
     def _top_probes(self, stores: CheckpointStores) -> pd.DataFrame:
         """For every example its nearest probes by the projected cosine at the last checkpoint."""
-        vectors = stores.train.vectors()
-        cosines, rows = nearest(stores.probes.vectors(), vectors, self.config.scores.top_probes)
+        done = stores.train.done
+        cosines, rows = nearest(stores.probes.vectors(), stores.train.vectors()[done], self.config.scores.top_probes)
         ids = np.array(stores.probes.ids)
         k = rows.shape[1]
         return pd.DataFrame(
             {
-                "id": np.repeat(stores.train.ids, k),
+                "id": np.repeat(np.array(stores.train.ids)[done], k),
                 "place": np.tile(np.arange(1, k + 1), len(rows)),
                 "probe": ids[rows.ravel()],
                 "cosine": cosines.ravel(),
@@ -238,8 +238,7 @@ class Pipeline:
             npo = self.config.mitigation.npo
             retain = self.corpus.without(removal.ids)
             forget = [example for example in self.corpus if example.id in set(removal.ids)]
-            origin = list_checkpoints(self._open("warmup").folder)[-1].folder
-            unlearn(self.loaded, origin, forget, retain, npo, draft.folder, progress=self.progress)
+            unlearn(self.loaded, self._origin(), forget, retain, npo, draft.folder, progress=self.progress)
             work = 2 * len(forget) * npo.training.epochs
         else:
             ids = list(removal.ids)
@@ -278,8 +277,13 @@ class Pipeline:
 
     def _adapter(self, stage: PlannedStage) -> Path:
         if stage.variant == ORIGIN:
-            return list_checkpoints(self._open("warmup").folder)[-1].folder
-        return open_artefact(self.audit.path, "mitigation", stage.inputs["adapter"]).folder / ADAPTER_FOLDER
+            return self._origin()
+        return open_artefact(self.audit.path, "mitigation", stage.inputs["adapter"]).path(f"{ADAPTER_FOLDER}/{ADAPTER_FILE}").parent
+
+    def _origin(self) -> Path:
+        """Folder of the warmed-up model's adapter. Raises ArtefactError when its weights are archived."""
+        warmup = self._open("warmup")
+        return warmup.path(f"{list_checkpoints(warmup.folder)[-1].folder.name}/{ADAPTER_FILE}").parent
 
     def _weights_digest(self, stage: PlannedStage) -> str:
         """Identity of the evaluated weights: equal digests mean that nothing was changed, and are not compared."""
@@ -290,12 +294,19 @@ class Pipeline:
 
 
 def _keep_last_adapter(folder: Path) -> None:
-    """Of a mitigation only the final adapter and the step log are kept; optimizer states served resuming."""
-    for checkpoint in list_checkpoints(folder):
-        (checkpoint.folder / "optimizer.safetensors").unlink()
-        target = folder / ADAPTER_FOLDER
-        shutil.rmtree(target, ignore_errors=True)
-        checkpoint.folder.rename(target)
+    """Of a mitigation only the final adapter and the step log are kept; optimizer states served resuming.
+
+    Each folder leaves the list of checkpoints by one rename, the last one first: killed in between, training resumes to the same end.
+    """
+    *earlier, last = list_checkpoints(folder)
+    target = folder / ADAPTER_FOLDER
+    shutil.rmtree(target, ignore_errors=True)
+    last.folder.rename(target)
+    (target / OPTIMIZER_FILE).unlink()
+    for checkpoint in earlier:
+        cleared = checkpoint.folder.with_name(checkpoint.folder.name + ".tmp")
+        checkpoint.folder.rename(cleared)
+        shutil.rmtree(cleared)
 
 
 def _write_json(path: Path, record: Any) -> None:

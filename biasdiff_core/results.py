@@ -88,13 +88,13 @@ class PairedTest:
         """The fields as plain JSON values."""
         return asdict(self)
 
-    def words(self) -> str:
+    def words(self, digits: int = 2) -> str:
         """The result in words: significant or not to be told from chance."""
         direction = "lower" if self.difference < 0 else "higher"
         if self.low <= 0 <= self.high:
-            return f"cannot be told from no change ({self.difference:+.2f} [{self.low:.2f}, {self.high:.2f}])"
+            return f"cannot be told from no change ({self.difference:+.{digits}f} [{self.low:.{digits}f}, {self.high:.{digits}f}])"
         small, large = sorted((abs(self.low), abs(self.high)))
-        return f"{direction} by {abs(self.difference):.2f} [{small:.2f}, {large:.2f}]"
+        return f"{direction} by {abs(self.difference):.{digits}f} [{small:.{digits}f}, {large:.{digits}f}]"
 
 
 @dataclass(frozen=True, kw_only=True)

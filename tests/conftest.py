@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import shutil
+import warnings
 from pathlib import Path
 
 import pytest
@@ -22,17 +23,26 @@ def tiny_model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def finished_audit(tmp_path_factory: pytest.TempPathFactory, tiny_model_folder: Path) -> Audit:
     """A finished audit of 40 examples, made by the real pipeline: analysis, simulated decisions, retrain, NPO, random control, report.
 
-    Shared by the whole session: copy its workspace before writing to it.
+    Shared by the whole session: nothing may be written to it (see `finished_workspace`).
     """
     root = tmp_path_factory.mktemp("finished")
     data = root / "data"
     data.mkdir()
-    return Audit.from_config(tiny_config(data, tiny_model_folder), root / "workspace").run()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of libraries, at first use
+        return Audit.from_config(tiny_config(data, tiny_model_folder), root / "workspace").run()
 
 
 @pytest.fixture
-def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty workspace that the app and the command line use."""
     folder = tmp_path / "workspace"
     monkeypatch.setenv(WORKSPACE_VARIABLE, str(folder))
-    yield folder
+    return folder
+
+
+@pytest.fixture
+def finished_workspace(workspace: Path, finished_audit: Audit) -> Path:
+    """A workspace of the test's own that holds a copy of the finished audit and its decisions."""
+    shutil.copytree(finished_audit.folder.workspace, workspace)
+    return workspace

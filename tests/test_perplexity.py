@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from biasdiff_core.config.evaluation import PerplexityConfig
-from biasdiff_core.errors import ConfigError, DataError
+from biasdiff_core.errors import DataError
 from biasdiff_core.evaluation.perplexity import load_texts, perplexity, refuse_training_rows
 from biasdiff_core.results import Progress
 from tests.reference.likelihood_slow import token_log_probs_slow
@@ -24,12 +24,12 @@ TEXTS = ["A short one.", "A text that is a good deal longer than the first.", "x
 def test_perplexity_is_total_loss_over_total_tokens(token_budget: int) -> None:
     model, tokenizer = llama(), byte_tokenizer()
     found, losses = perplexity(model, tokenizer, TEXTS, token_budget=token_budget, bootstrap=200, seed=0)
-    expected = [-token_log_probs_slow(model, [tokenizer.bos_token_id, *tokenizer(text)["input_ids"]]).sum() for text in TEXTS]
+    expected = [-token_log_probs_slow(model, tokenizer(text)["input_ids"]).sum() for text in TEXTS]
     np.testing.assert_allclose(losses.nll, expected, atol=1e-3)
-    assert list(losses.tokens) == [len(text) for text in TEXTS]
-    assert found.value == pytest.approx(math.exp(sum(expected) / sum(map(len, TEXTS))), rel=1e-4)
+    assert list(losses.tokens) == [len(text) - 1 for text in TEXTS]  # a byte a token; the first has nothing before it
+    assert found.value == pytest.approx(math.exp(sum(expected) / (sum(map(len, TEXTS)) - len(TEXTS))), rel=1e-4)
     assert found.low is not None and found.high is not None and found.low <= found.value <= found.high
-    assert found.n == 4 and "<s>" in found.convention and "85 tokens" in found.convention
+    assert found.n == 4 and "81 tokens" in found.convention and "first token of each text given" in found.convention
 
 
 def test_a_model_that_knows_nothing_has_the_perplexity_of_the_vocabulary() -> None:
@@ -40,23 +40,19 @@ def test_a_model_that_knows_nothing_has_the_perplexity_of_the_vocabulary() -> No
     assert (found.value, found.low, found.high) == pytest.approx((258.0, 258.0, 258.0), rel=1e-4)
 
 
-def test_a_long_text_is_cut_into_windows_without_losing_a_token() -> None:
+def test_a_long_text_is_cut_into_windows() -> None:
     model, tokenizer = llama(), byte_tokenizer()
-    text = "abcdefghijklmnopqrstuvw"  # 23 tokens in windows of 9: 9 + 9 + 5
+    text = "abcdefghijklmnopqrstuvw"  # 23 tokens in windows of 10: 10 + 10 + 3, each scored from its second token on
     found, losses = perplexity(model, tokenizer, [text], token_budget=10, bootstrap=10, seed=0)
-    windows = [text[:9], text[9:18], text[18:]]
-    expected = -sum(token_log_probs_slow(model, [tokenizer.bos_token_id, *tokenizer(part)["input_ids"]]).sum() for part in windows)
-    assert losses.nll[0] == pytest.approx(expected, abs=1e-3) and losses.tokens[0] == 23
-    assert "at most 9 tokens" in found.convention
+    windows = [text[:10], text[10:20], text[20:]]
+    expected = -sum(token_log_probs_slow(model, tokenizer(part)["input_ids"]).sum() for part in windows)
+    assert losses.nll[0] == pytest.approx(expected, abs=1e-3) and losses.tokens[0] == 20
+    assert "at most 10 tokens" in found.convention
 
 
-def test_without_bos_the_text_follows_eos_and_without_both_it_is_refused() -> None:
-    tokenizer = byte_tokenizer(bos=None)
-    found, _ = perplexity(llama(), tokenizer, TEXTS, token_budget=128, bootstrap=10, seed=0)
-    assert "<|endoftext|>" in found.convention
-    tokenizer.eos_token = None
-    with pytest.raises(ConfigError):
-        perplexity(llama(), tokenizer, TEXTS, token_budget=128, bootstrap=10, seed=0)
+def test_texts_of_one_token_alone_are_refused() -> None:
+    with pytest.raises(DataError, match="two tokens"):
+        perplexity(llama(), byte_tokenizer(), ["x", "y"], token_budget=128, bootstrap=10, seed=0)
 
 
 def test_progress_counts_texts() -> None:

@@ -90,8 +90,9 @@ def score_column(cosines: pd.DataFrame, kind: str) -> pd.Series:
 def null_scores(train: GradientStore, probes: GradientStore, *, draws: int, seed: int) -> np.ndarray:
     """What scores look like when the probes have nothing in common: each probe's sign is flipped at random.
 
-    [draws · count] mean cosines of the projected vectors to sign-flipped means of the probes.
+    [draws · rows with a vector] mean cosines of the projected vectors to sign-flipped means of the probes.
     """
     signs = np.random.default_rng(seed).choice(np.array([-1, 1], np.float32), size=(draws, probes.count))
     directions = signs @ probes.vectors() / probes.count
-    return np.concatenate([(np.asarray(shard, np.float32) @ directions.T).ravel() for shard in train.shards()])
+    cosines = np.concatenate([np.asarray(shard, np.float32) @ directions.T for shard in train.shards()])
+    return cosines[train.done].ravel()

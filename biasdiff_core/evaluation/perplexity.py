@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from biasdiff_core.config.evaluation import PerplexityConfig
 from biasdiff_core.corpus.refusals import NOT_UTF8, Fault, Flaw, Refusals, flaw_of
 from biasdiff_core.corpus.sources import local_path, open_source, require_columns
-from biasdiff_core.errors import ConfigError, DataError
+from biasdiff_core.errors import DataError
 from biasdiff_core.evaluation.statistics import bootstrap_ratio
 from biasdiff_core.results import MetricResult, Progress, ProgressCallback, no_progress
 
@@ -69,27 +69,25 @@ def perplexity(
 ) -> tuple[MetricResult, TextLosses]:
     """Perplexity over all tokens of all texts with a bootstrap interval over texts, and what each text contributes.
 
-    Every text is conditioned on the bos (else eos) token. One longer than the model's context or `token_budget` is cut into
-    windows of that length, each conditioned on the prefix alone. Raises ConfigError when the tokenizer has neither token.
+    Texts are encoded as in training, with the tokenizer's own special tokens and no other prefix, so the first token is only
+    conditioned on. A text longer than the model's context or `token_budget` is cut into windows of that length, each scored
+    from its second token on. Raises DataError when no text has two tokens.
     """
     from biasdiff_core.model.likelihood import token_log_probs
-    from biasdiff_core.model.tokenise import prefix_token
 
-    prefix = prefix_token(tokenizer)
-    if prefix is None:
-        raise ConfigError("The tokenizer has neither a bos nor an eos token to condition the first token on.", "Use a model that has one.")
-    window = min(getattr(model.config, "max_position_embeddings", token_budget), token_budget) - 1
-    encoded: list[list[int]] = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+    window = min(getattr(model.config, "max_position_embeddings", token_budget), token_budget)
+    encoded: list[list[int]] = tokenizer(list(texts))["input_ids"]
     windows = [(owner, ids[start : start + window]) for owner, ids in enumerate(encoded) for start in range(0, len(ids), window)]
     logs = token_log_probs(
         model,
-        [[prefix, *ids] for _, ids in windows],
+        [ids for _, ids in windows],
         token_budget=token_budget,
         progress=lambda step: progress(_as_texts(step)),
     )
     losses = _losses(windows, logs, len(texts))
-    shown = tokenizer.convert_ids_to_tokens(prefix)
-    return _result(losses, shown, window, bootstrap=bootstrap, seed=seed), losses
+    if not losses.tokens.sum():
+        raise DataError("No held-out text has two tokens, so none can be predicted.", "Give perplexity.path longer texts.")
+    return _result(losses, window, bootstrap=bootstrap, seed=seed), losses
 
 
 def _lines(path: Path) -> list[str]:
@@ -137,7 +135,7 @@ def _losses(windows: Sequence[tuple[int, list[int]]], logs: Sequence[NDArray[np.
     return TextLosses(nll=nll, tokens=tokens)
 
 
-def _result(losses: TextLosses, prefix: str, window: int, *, bootstrap: int, seed: int) -> MetricResult:
+def _result(losses: TextLosses, window: int, *, bootstrap: int, seed: int) -> MetricResult:
     mean = bootstrap_ratio(losses.nll, losses.tokens, draws=bootstrap, seed=seed)
     return MetricResult(
         name="perplexity",
@@ -146,7 +144,7 @@ def _result(losses: TextLosses, prefix: str, window: int, *, bootstrap: int, see
         high=math.exp(mean.high),
         n=len(losses.nll),
         convention=(
-            f"exp(total NLL / total tokens) over {int(losses.tokens.sum())} tokens, each text given {prefix}, at most {window} tokens "
-            f"a window; bootstrap 95 % interval over texts, {bootstrap} draws"
+            f"exp(total NLL / total tokens) over {int(losses.tokens.sum())} tokens, the first token of each text given; windows of at most "
+            f"{window} tokens; bootstrap 95 % interval over texts, {bootstrap} draws"
         ),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -75,11 +76,11 @@ def save_checkpoint(model: PeftModel, optimizer: torch.optim.AdamW, target: Path
 def list_checkpoints(folder: Path) -> list[Checkpoint]:
     """The complete checkpoints `epoch-<k>` of a training folder, in order."""
     found = []
-    for place in sorted(folder.glob("epoch-*")):
+    for place in folder.glob("epoch-*"):
         if not place.name.endswith(".tmp"):
             record = json.loads((place / TRAINING_FILE).read_text(encoding="utf8"))
             found.append(Checkpoint(folder=place, epoch=record["epoch"], step=record["step"], learning_rate=record["learning_rate"]))
-    return found
+    return sorted(found, key=lambda checkpoint: checkpoint.epoch)
 
 
 def load_optimizer_state(folder: Path, model: PeftModel) -> OptimizerState:
@@ -110,18 +111,24 @@ def _own_state(folder: Path, model: PeftModel) -> OptimizerState:
 def _trainer_state(folder: Path, model: PeftModel) -> OptimizerState:
     # weights_only: torch's restricted reader builds tensors and plain containers and runs no code of the file
     # (docs/decisions/trainer-checkpoints.md).
-    stored: dict[str, Any] = torch.load(folder / "optimizer.pt", map_location="cpu", weights_only=True)
+    path = folder / "optimizer.pt"
+    try:
+        stored: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise ArtefactError(f"{path} cannot be read as tensors: {str(error).splitlines()[0]}", "Save the checkpoint again.") from error
+    # Trainer makes a group with and one without weight decay, each in model order; LoRA weights all decay, the other is empty.
+    groups = [group for group in stored["param_groups"] if group["params"]]
+    if len(groups) != 1 or "exp_avg" not in next(iter(stored["state"].values()), {}):
+        raise ArtefactError(f"{path} is not the state of one AdamW group.", "Train the LoRA weights alone, with AdamW.")
     names = list(lora_parameters(model))
-    order = [index for group in stored["param_groups"] for index in group["params"]]
+    group, order = groups[0], groups[0]["params"]
     if len(order) != len(names):
         raise ArtefactError(
-            f"{folder / 'optimizer.pt'} has state for {len(order)} parameters, the adapter has {len(names)}.",
+            f"{path} has state for {len(order)} parameters, the adapter has {len(names)}.",
             "Only the LoRA weights may have been trained.",
         )
-    # Trainer numbers parameters in model order within its groups; LoRA weights all decay, so they form one group.
     states = [stored["state"][index] for index in order]
     moments = {m: {name: state[m] for name, state in zip(names, states, strict=True)} for m in ("exp_avg", "exp_avg_sq")}
-    group = stored["param_groups"][0]
     step = int(states[0]["step"])
     return _matched(model, moments, step=step, beta1=group["betas"][0], beta2=group["betas"][1], epsilon=group["eps"])
 
@@ -162,10 +169,11 @@ def import_checkpoint(base: Any, source: Path, lora: LoraConfig, target: Path) -
 
 
 def trainer_learning_rate(folder: Path) -> tuple[int, float]:
-    """Steps taken and mean logged learning rate of a Trainer checkpoint (`trainer_state.json`); (0, 1.0) where it has none."""
+    """Steps taken and mean logged learning rate of a Trainer checkpoint (`trainer_state.json`); 0 and 1.0 where it has none."""
     path = folder / "trainer_state.json"
     if not path.exists():
         return 0, 1.0
     record = json.loads(path.read_text(encoding="utf8"))
-    rates = [entry["learning_rate"] for entry in record.get("log_history", []) if "learning_rate" in entry]
+    # A log of the last step alone says 0: no weight for Eq. 5, which for one checkpoint is 1 whatever it was.
+    rates = [entry["learning_rate"] for entry in record.get("log_history", []) if entry.get("learning_rate")]
     return int(record.get("global_step", 0)), sum(rates) / len(rates) if rates else 1.0

@@ -9,7 +9,7 @@ import torch
 from peft import LoraConfig as PeftLoraConfig
 from peft import PeftModel, get_peft_model
 from safetensors.torch import load_file
-from torch import nn
+from torch import Tensor, nn
 
 from biasdiff_core.config import LoraConfig
 from biasdiff_core.errors import ArtefactError, ConfigError, NumericError
@@ -67,7 +67,8 @@ def require_trained(model: Any) -> None:
 
 def save_adapter(model: PeftModel, folder: Path) -> None:
     """Write the adapter as peft does (safetensors), loadable by plain peft."""
-    model.save_pretrained(str(folder), safe_serialization=True)
+    # Without the last setting peft asks the hub for the base model's vocabulary at every save.
+    model.save_pretrained(str(folder), safe_serialization=True, save_embedding_layers=False)
     (folder / "README.md").unlink(missing_ok=True)  # peft's empty card says nothing of this adapter
 
 
@@ -76,21 +77,32 @@ def attach_adapter(base: Any, folder: Path) -> PeftModel:
     if not (folder / ADAPTER_FILE).exists():
         raise ArtefactError(f"{folder} holds no {ADAPTER_FILE}.", "Pickled adapters are not loaded: save it as safetensors.")
     try:
-        return PeftModel.from_pretrained(base, str(folder), is_trainable=False).eval()
+        model = PeftModel.from_pretrained(base, str(folder), is_trainable=False).eval()
     except (RuntimeError, ValueError, KeyError) as error:
         raise ArtefactError(
             f"The adapter in {folder} does not fit the model: {str(error).splitlines()[0]}", "Use the model that it was made for."
         ) from error
+    try:
+        _require_same(folder, model)  # peft only warns of layers that the adapter has no weights for, or weights without a layer
+    except ArtefactError:
+        detach_adapter(model)
+        raise
+    return model
 
 
 def load_weights(model: PeftModel, folder: Path) -> None:
     """Copy the adapter weights of `folder` into `model`. Raises ArtefactError naming the parameters that differ."""
-    stored = {canonical_name(name): tensor for name, tensor in load_file(folder / ADAPTER_FILE).items()}
-    current = lora_parameters(model)
-    check_same("adapter", {n: tuple(t.shape) for n, t in stored.items()}, {n: tuple(p.shape) for n, p in current.items()})
+    stored, current = _require_same(folder, model), lora_parameters(model)
     with torch.no_grad():
         for name, parameter in current.items():
             parameter.copy_(stored[name])
+
+
+def _require_same(folder: Path, model: Any) -> dict[str, Tensor]:
+    stored = {canonical_name(name): tensor for name, tensor in load_file(folder / ADAPTER_FILE).items()}
+    current = {name: tuple(parameter.shape) for name, parameter in lora_parameters(model).items()}
+    check_same("adapter", {name: tuple(tensor.shape) for name, tensor in stored.items()}, current)
+    return stored
 
 
 def detach_adapter(model: PeftModel) -> Any:

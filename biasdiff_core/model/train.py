@@ -72,7 +72,7 @@ def train(
 ) -> list[Checkpoint]:
     """Train the LoRA weights of `model`; checkpoints `epoch-<k>` and a log of every step go into `folder`.
 
-    Resumes after the last complete checkpoint in `folder`. `stop(checkpoint)` may end training after an epoch.
+    Resumes after the last complete checkpoint in `folder`. `stop(checkpoint)` may end training before a further epoch.
     Raises DataError for a term without examples, NumericError when a loss is not finite.
     """
     for term in terms:
@@ -94,11 +94,12 @@ def train(
         log.info("%s resumes after epoch %d", stage, done[-1].epoch)
     steps = math.ceil(len(_learnable(terms[0])) / config.batch_size)
     run = _Run(model=model, pad_id=pad_id, terms=terms, config=config, optimizer=optimizer, total=steps * config.epochs)
-    for epoch in range(len(done) + 1, config.epochs + 1):
+    for epoch in range(done[-1].epoch + 1 if done else 1, config.epochs + 1):
+        # Asked before an epoch rather than after one, so that a run that was killed once it had stopped does not go on.
+        if stop is not None and epoch > 1 and stop(list_checkpoints(folder)[-1]):
+            break
         rate = run.epoch(epoch, folder / LOG_FILE, lambda step: progress(Progress(stage=stage, done=step, total=run.total)))
         save_checkpoint(model, optimizer, folder / f"epoch-{epoch:02d}", epoch=epoch, step=steps * epoch, learning_rate=rate)
-        if stop is not None and stop(list_checkpoints(folder)[-1]):
-            break
     for parameter in parameters.values():
         parameter.requires_grad_(False)
     model.eval()

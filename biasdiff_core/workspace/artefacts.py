@@ -96,7 +96,7 @@ class Artefact:
         if name in archived_files(self.folder):
             raise ArtefactError(
                 f"{self.stage}/{self.key}/{name} is archived: its digest is kept, its bytes are not in this folder.",
-                "Run the stage again (`biasdiff run`) or restore the file.",
+                "Restore the file, or run the audit anew: copy its audit.yaml, change the name, `biasdiff run audit.yaml`.",
             )
         raise ArtefactError(f"{self.stage}/{self.key} holds no {name}.", "Run `biasdiff verify` on the audit.")
 

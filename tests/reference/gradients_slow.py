@@ -27,6 +27,7 @@ def gradients_slow(model: Any, example: Encoded) -> tuple[float, dict[str, Tenso
     parameters = lora_parameters(model)
     for parameter in parameters.values():
         parameter.requires_grad_(True)
+        parameter.grad = None
     loss = loss_slow(model, example)
     loss.backward()
     gradients = {}

@@ -1,0 +1,67 @@
+"""Write the newest value of each headline figure from results.jsonl into the README's result table.
+
+python -m benchmarks.table
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from benchmarks.record import RESULTS
+
+README = Path(__file__).resolve().parents[1] / "README.md"
+START, END = "<!-- results: made by `python -m benchmarks.table`; every figure stands in benchmarks/results.jsonl -->\n", "<!-- /results -->"
+
+ROWS = {
+    "detection.trex_mix.coverage35": "Trex_mix, 600 rows: coverage at 35 %",
+    "detection.trex_mix.coverage30": "Trex_mix: coverage at 30 %",
+    "detection.trex_mix.auroc": "Trex_mix: AUROC of influence",
+    "detection.trex_mix.baseline.unigram.auroc": "Trex_mix: AUROC of the unigram baseline",
+    "detection.trex_mix.baseline.length.auroc": "Trex_mix: AUROC of the length baseline",
+    "detection.demo.auroc": "Demo corpus: AUROC of influence",
+    "detection.demo.baseline.unigram.auroc": "Demo corpus: AUROC of the unigram baseline",
+    "detection.demo.baseline.length.auroc": "Demo corpus: AUROC of the length baseline",
+    "detection.demo_same_group.auroc": "Demo, against same-group neutrals only: AUROC of influence",
+    "detection.demo_same_group.contrast.auroc": "Demo, same-group: AUROC of the contrast with the twins",
+    "detection.demo_same_group.baseline.unigram.auroc": "Demo, same-group: AUROC of the unigram baseline",
+    "crows_pairs.paper.stereotype_score": "CrowS-Pairs of the base model, stereotype score, `paper` scoring (%)",
+    "crows_pairs.sum.stereotype_score": "CrowS-Pairs of the base model, stereotype score, `sum` scoring (%)",
+    "demo.quick.seconds": "`biasdiff demo`, whole process (s)",
+}
+
+
+def newest() -> dict[str, dict[str, Any]]:
+    """The last row of every metric."""
+    rows = [json.loads(line) for line in RESULTS.read_text(encoding="utf8").splitlines()]
+    return {row["metric"]: row for row in rows}
+
+
+def line(label: str, row: dict[str, Any]) -> str:
+    """One row of the Markdown table."""
+    digits = 1 if row["metric"].endswith("seconds") else 2 if abs(row["value"]) > 1.5 else 3
+    shown = f"{row['value']:.{digits}f}"
+    if row["low"] is not None:
+        shown += f" [{row['low']:.{digits}f}, {row['high']:.{digits}f}]"
+    return f"| {label} | {shown} | {row['n']} | `{row['commit']}` |"
+
+
+def table() -> str:
+    """The whole table, with model and hardware below."""
+    rows = newest()
+    lines = ["| figure | value [95 %] | n | commit |", "|---|---|---|---|"]
+    lines += [line(label, rows[metric]) for metric, label in ROWS.items() if metric in rows]
+    last = next(rows[metric] for metric in ROWS if metric in rows)
+    return "\n".join(lines) + f"\n\nModel `{last['model']}` (weights dequantised from 4-bit), {last['hardware']}.\n"
+
+
+def main() -> None:
+    """Replace the table between the two marks."""
+    text = README.read_text(encoding="utf8")
+    before, after = text.split(START)[0], text.split(END)[1]
+    README.write_text(before + START + table() + END + after, encoding="utf8")
+
+
+if __name__ == "__main__":
+    main()

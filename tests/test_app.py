@@ -1,0 +1,162 @@
+"""The app without a browser: every page on an empty workspace and on a finished audit."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from biasdiff_core.audit import Audit
+from biasdiff_core.workspace.audits import AuditFolder, list_audits
+from biasdiff_ui.state import STATE
+from tests.tiny_audit import write_corpus, write_held_out, write_pairs, write_probes
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = ("audits", "corpus", "explore", "review", "mitigate", "compare")
+
+
+def open_page(page: str, **state: object) -> AppTest:
+    """The app on one of its pages, with these entries in the session's state.
+
+    It goes through app.py, as a guarded visitor does; a later `run` is of the page alone (`AppTest` knows no `st.navigation`).
+    """
+    app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60)
+    if page != "audits":
+        app.query_params["goto"] = page
+    for name, value in state.items():
+        app.session_state[name] = value
+    return app.run()
+
+
+def shown(app: AppTest) -> str:
+    """Everything that Markdown and captions say, without the escapes."""
+    return "\n".join(element.value for element in (*app.markdown, *app.caption, *app.info, *app.warning)).replace("\\", "")
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_every_page_on_an_empty_workspace_says_what_to_do(name: str, workspace: Path) -> None:
+    app = open_page(name)
+    assert not app.exception
+    assert not app.error
+    assert "audit" in shown(app).casefold()
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_every_page_opens_on_a_finished_audit(name: str, finished_workspace: Path) -> None:
+    app = open_page(name)
+    assert not app.exception
+    assert not app.error
+    assert list_audits(finished_workspace)[0].id in [box.value for box in app.sidebar.selectbox]
+
+
+@pytest.mark.parametrize("name", ["corpus", "mitigate", "compare"])
+def test_pages_wait_for_an_analysis_that_has_not_run(name: str, workspace: Path, finished_audit: Audit) -> None:
+    Audit.from_config(finished_audit.config, workspace)
+    app = open_page(name)
+    assert not app.exception
+    assert app.info
+    assert "run it on the Audits page" in shown(app)
+
+
+def test_no_page_loads_torch(finished_workspace: Path) -> None:
+    code = (
+        "import sys; from tests.test_app import PAGES, open_page\n"
+        "problems = [page for page in PAGES for app in [open_page(page)] if app.exception or app.error]\n"
+        "print(sorted({'torch', 'transformers', 'peft'} & set(sys.modules)), problems)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[] []"
+
+
+def test_the_content_warning_is_shown_once(workspace: Path) -> None:
+    app = open_page("audits")
+    app.button("content_warning").click().run()
+    assert app.session_state[STATE.warned]
+    assert "can be hurtful" not in shown(app)
+
+
+def test_mitigating_needs_a_name(finished_workspace: Path) -> None:
+    assert open_page("mitigate").button("freeze_and_run").disabled
+    named = open_page("mitigate", **{STATE.auditor: "ana"})
+    assert not named.button("freeze_and_run").disabled
+    for method in ("retrain", "npo", "random"):
+        named.checkbox(f"mitigate_{method}").uncheck()
+    assert named.run().button("freeze_and_run").disabled
+
+
+def test_mitigate_counts_what_the_policy_removes(finished_workspace: Path) -> None:
+    app = open_page("mitigate")
+    confirmed = sum(decision.verdict == "biased" for decision in Audit(list_audits(finished_workspace)[0]).log.current().values())
+    assert f"{confirmed} examples of 40 would be removed" in shown(app)
+    app.radio("mitigate_policy").set_value(app.radio("mitigate_policy").options[1]).run()
+    app.slider("mitigate_percent").set_value(100.0).run()
+    # 24 of 40 were decided (60 %), all but the confirmed ones as not biased; the other 16 are undecided.
+    assert f"{confirmed + 16} examples of 40 would be removed" in shown(app)
+    assert f"{24 - confirmed} spared as false positives" in shown(app)
+
+
+def test_compare_shows_every_figure_with_interval_and_convention(finished_workspace: Path) -> None:
+    app = open_page("compare")
+    assert any("Simulated" in warning.value for warning in app.warning)
+    table = next(frame.value for frame in app.dataframe if "convention" in frame.value and "base" in frame.value)
+    scores = table.set_index("metric")
+    assert scores["convention"].str.len().min() > 10
+    base = Audit(list_audits(finished_workspace)[0]).compare().metrics["base"]["crows_pairs.sum.stereotype_score"]
+    text = scores.loc["CrowS-Pairs stereotype score (sum)", "base"]
+    assert text == f"{base.value:.1f} % [{base.low:.1f}, {base.high:.1f}]"
+    assert scores.loc["CrowS-Pairs stereotype score (sum)", "n"] == str(base.n)
+
+
+def test_the_corpus_is_searched_as_written(finished_workspace: Path) -> None:
+    app = open_page("corpus")
+    app.text_input("corpus_search").set_value("PENSIONERS never").run()
+    assert "1 example of 40" in shown(app)
+    app.text_input("corpus_search").set_value(".*").run()
+    assert "0 examples of 40" in shown(app)
+
+
+def _filled_form(data: Path, model: Path) -> AppTest:
+    app = open_page("audits")
+    for key, option in (("new_model_how", 1), ("new_corpus_how", 2), ("new_probes_how", 2)):
+        group = app.segmented_control(key)
+        group.set_value(group.options[option]).run()
+    app.text_input("new_model").set_value(str(model))
+    app.text_input("new_corpus_path").set_value(str(write_corpus(data / "corpus.csv")))
+    app.text_input("new_probes_path").set_value(str(write_probes(data / "probes.csv")))
+    app.text_input("new_pairs").set_value(str(write_pairs(data / "pairs.csv")))
+    app.text_input("new_held_out").set_value(str(write_held_out(data / "heldout.txt")))
+    return app.run()
+
+
+def test_the_form_checks_data_and_says_what_it_will_cost(workspace: Path, tiny_model_folder: Path, tmp_path: Path) -> None:
+    app = _filled_form(tmp_path, tiny_model_folder)
+    assert not app.exception
+    assert not app.error
+    assert "40 examples of 40 rows can be used" in shown(app)
+    assert "12 probes, 12 with an anti-stereotype twin, 3 bias types" in shown(app)
+    assert "The whole audit takes about" in shown(app)
+    app.text_input("new_name").set_value("No Such Name").run()
+    assert "Use 1 to 48 small letters" in app.error[0].value
+    app.text_input("new_corpus_path").set_value(str(tmp_path / "absent.csv")).run()
+    assert any("absent" in error.value for error in app.error)
+    assert not (workspace / "audits").exists()
+
+
+def test_every_shipped_page_begins_with_the_boot_guard() -> None:
+    for path in (ROOT / "pages").glob("*.py"):
+        assert f'require_boot("{path.stem}")' in path.read_text(encoding="utf8")
+        assert len(path.read_text(encoding="utf8").splitlines()) <= 150
+
+
+def test_an_audit_that_cannot_be_read_does_not_hide_the_others(finished_workspace: Path) -> None:
+    broken = AuditFolder(finished_workspace / "audits" / "broken-000000")
+    broken.path.mkdir()
+    (broken.path / "audit.yaml").write_text("name: [", encoding="utf8")
+    good = next(folder.id for folder in list_audits(finished_workspace) if folder.id != broken.id)
+    app = open_page("audits", **{STATE.audit: good})
+    assert not app.exception
+    table = next(frame.value for frame in app.dataframe if "audit" in frame.value)
+    assert set(table["audit"]) == {good, broken.id}

@@ -1,0 +1,406 @@
+"""Explore and Review on a finished audit: filter, lasso, bulk with undo, single decisions, history; the folding of card events."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from streamlit.testing.v1 import AppTest
+
+from biasdiff_core.audit import Audit
+from biasdiff_core.errors import ReviewError
+from biasdiff_core.results import MetricResult
+from biasdiff_core.review.decisions import SIMULATED_AUDITOR, VERDICTS, DecisionLog
+from biasdiff_core.workspace.audits import WORKSPACE_VARIABLE, AuditFolder
+from biasdiff_core.workspace.database import database
+from biasdiff_ui.decide import PENDING, origin_words
+from biasdiff_ui.explore_map import classes, drawn
+from biasdiff_ui.figures import style_alarm
+from biasdiff_ui.filters import Filter, score_bounds
+from biasdiff_ui.lasso import area_record, inside_areas, inside_polygon
+from biasdiff_ui.review_events import Event, Judge, TakeBack, acknowledged_number, fold_events, new_events, read_events, record_steps
+from biasdiff_ui.review_queue import queue_ids
+from biasdiff_ui.verdicts import UNDECIDED
+from biasdiff_ui.why import word_difference
+from tests.reference.lasso_slow import inside_polygon_slow
+
+ROOT = Path(__file__).resolve().parents[1]
+CARD, QUEUE = "1-2", "undecided"
+
+
+# --- pages ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def audit(finished_audit: Audit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Audit:
+    """A copy of the finished audit that the app looks at; its simulated decisions undone."""
+    workspace = tmp_path / "workspace"
+    shutil.copytree(finished_audit.folder.workspace, workspace)
+    monkeypatch.setenv(WORKSPACE_VARIABLE, str(workspace))
+    copied = Audit(AuditFolder(workspace / "audits" / finished_audit.folder.id))
+    copied.log.undo(SIMULATED_AUDITOR)
+    return copied
+
+
+def open_page(audit: Audit, page: str, auditor: str = "Ana", **state: Any) -> AppTest:
+    app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60)
+    app.query_params["audit"] = audit.folder.id
+    app.session_state["auditor"] = auditor
+    for name, value in state.items():
+        app.session_state[name] = value
+    app.run()
+    app.switch_page(f"pages/{page}.py").run()
+    assert not app.exception
+    return app
+
+
+def press(app: AppTest, key: str) -> AppTest:
+    app.button(key=key).click().run()
+    assert not app.exception
+    return app
+
+
+def table_of(app: AppTest) -> pd.DataFrame:
+    return next(frame.value for frame in app.dataframe if "rank" in frame.value and "decision" in frame.value)
+
+
+def said(app: AppTest) -> str:
+    return "\n".join(element.value for kind in (app.markdown, app.caption, app.info, app.warning, app.error) for element in kind)
+
+
+def test_filters_chain(audit: Audit) -> None:
+    app = open_page(audit, "explore")
+    ranking = audit.ranking()
+    assert table_of(app)["rank"].tolist() == list(range(1, 41))
+    app.text_input(key="find").set_value("BELGIANS").run()
+    app.multiselect(key="from").set_value(["forum"]).run()
+    expected = ranking[ranking["text"].str.contains("Belgians") & (ranking["source"] == "forum")]
+    assert len(expected) == 4
+    assert table_of(app)["text"].tolist() == expected["text"].tolist()
+    assert f"**{len(expected)} of 40** shown" in said(app)
+
+
+def test_bulk_asks_counts_records_and_is_undone_whole(audit: Audit) -> None:
+    app = open_page(audit, "explore")
+    app.text_input(key="find").set_value("never pay back").run()
+    press(app, "bulk-ask")
+    assert audit.log.current() == {}
+    assert "Label 3 examples as biased, without having inspected them one by one?" in said(app)
+    press(app, "bulk-yes")
+    decisions = audit.log.current()
+    assert {d.verdict for d in decisions.values()} == {"biased"}
+    assert len(decisions) == 3
+    assert not any(d.inspected for d in decisions.values())
+    assert next(iter(decisions.values())).selection == {"page": "explore", "filter": {"text": "never pay back"}}
+    assert PENDING not in app.session_state
+    press(app, "undo")
+    assert audit.log.current() == {}
+    assert app.button(key="undo").disabled
+
+
+def test_bulk_keeps_what_was_asked_when_the_filter_moves_on(audit: Audit) -> None:
+    app = open_page(audit, "explore")
+    app.text_input(key="find").set_value("never pay back").run()
+    press(app, "bulk-ask")
+    app.text_input(key="find").set_value("").run()
+    press(app, "bulk-yes")
+    assert len(audit.log.current()) == 3
+
+
+def test_the_top_of_the_ranking_in_bulk(audit: Audit) -> None:
+    app = open_page(audit, "explore")
+    app.slider(key="percent").set_value(25.0).run()
+    target = app.radio(key="bulk-target")
+    target.set_value(target.options[1]).run()
+    app.selectbox(key="bulk-verdict").set_value("not_biased").run()
+    press(press(app, "bulk-ask"), "bulk-yes")
+    decisions = audit.log.current()
+    assert set(decisions) == set(audit.ranking()["id"][:10])  # 25 % of 40
+    assert {(d.verdict, d.selection["top_percent"]) for d in decisions.values() if d.selection} == {("not_biased", 25.0)}
+
+
+def test_a_row_opens_in_place_and_is_decided_as_inspected(audit: Audit) -> None:
+    app = open_page(audit, "explore")
+    app.number_input(key="rank").set_value(7).run()
+    row = audit.ranking().iloc[6]
+    assert row["text"] in [element.value for element in app.text]
+    press(app, "one-neutral_but_influential")
+    (decision,) = audit.log.current().values()
+    assert (decision.example_id, decision.verdict, decision.inspected) == (row["id"], "neutral_but_influential", True)
+    assert decision.selection == {"page": "explore", "filter": {}, "rank": 7}
+
+
+def test_the_lasso_selects_what_numpy_says(audit: Audit) -> None:
+    ranking = audit.artefact("ranking")
+    points = pd.read_parquet(audit.artefact("map2d").path("map2d.parquet"))
+    x0, x1 = points["x"].quantile([0.2, 0.7])
+    low, high = points["y"].min() - 1, points["y"].max() + 1
+    polygon = [[x0, low], [x1, low], [x1, high], [x0, high]]
+    area = {"brush_index": 0, "brush_type": "polygon", "coord_range": polygon}
+    app = open_page(audit, "explore", **{f"map-{ranking.key}": {"selection": {"selected": [], "areas": [area]}}})
+    expected = set(points["id"][[inside_polygon_slow(x, y, polygon) for x, y in zip(points["x"], points["y"], strict=True)]])
+    assert 0 < len(expected) < 40
+    assert f"**{len(expected)} of 40 selected** by the lasso" in said(app)
+    press(press(app, "bulk-ask"), "bulk-yes")
+    assert set(audit.log.current()) == expected
+
+
+def test_the_history_says_who_what_and_from_where(audit: Audit) -> None:
+    audit.log.decide_many(audit.ranking()["id"][:5].tolist(), "unsure", "Bo", "", {"page": "explore", "filter": {"text": "x"}})
+    app = open_page(audit, "explore", history=True)
+    history = next(frame.value for frame in app.dataframe if "who" in frame.value)
+    assert history["who"].tolist() == ["Bo", SIMULATED_AUDITOR, SIMULATED_AUDITOR]
+    assert history["what"].tolist()[:2] == ["5 unsure, in bulk", "undid action 1"]
+    assert history["from"].tolist()[0] == "explore · text: x"
+    assert history["state"].tolist() == ["holds", "holds", "undone"]
+
+
+@pytest.mark.parametrize("page", ["explore", "review"])
+def test_without_a_name_nothing_can_be_decided(audit: Audit, page: str) -> None:
+    app = open_page(audit, page, auditor="", rank=1)
+    assert "Give your name in the sidebar first" in said(app)
+    keys = {button.key or "" for button in app.button}
+    assert not any(key.startswith(("one-", "bulk-", "native-")) for key in keys)
+
+
+def test_native_buttons_decide_the_shown_example_and_go_on(audit: Audit) -> None:
+    app = open_page(audit, "review", native=True)
+    ids = audit.ranking()["id"].tolist()
+    app.selectbox(key="native-reason").set_value("stereotype").run()
+    press(press(press(app, "native-biased"), "native-skip"), "native-not_biased")
+    decisions = audit.log.current()
+    assert {id_: (d.verdict, d.inspected, d.auditor) for id_, d in decisions.items()} == {
+        ids[0]: ("biased", True, "Ana"),
+        ids[2]: ("not_biased", True, "Ana"),
+    }
+    assert decisions[ids[0]].reason == "stereotype"
+    assert decisions[ids[0]].selection == {"queue": "undecided"}
+    assert "**2 decisions** in this session" in said(app)
+
+
+def test_the_queue_is_frozen_until_it_is_refreshed(audit: Audit) -> None:
+    app = open_page(audit, "review", native=True)
+    ids = audit.ranking()["id"].tolist()
+    audit.log.decide(ids[1], "biased", "Bo")
+    press(app, "native-biased")
+    texts = audit.ranking()["text"].tolist()
+    assert [element.value for element in app.text] == [texts[1]]
+    next(button for button in app.button if button.label == "Refresh the queue").click().run()
+    assert [element.value for element in app.text] == [texts[2]]
+
+
+# --- filter, lasso, map -----------------------------------------------------------------------------------------------
+
+
+def test_filter_by_hand() -> None:
+    table = pd.DataFrame({"searched": ["a cat", "a dog", "cats (2)"], "source": list("xyx"), "group": "g", "score": [0.3, 0.2, 0.1]})
+    verdicts = pd.Series(["biased", UNDECIDED, UNDECIDED])
+    assert Filter().mask(table, verdicts).all()
+    assert Filter(text=" CAT").mask(table, verdicts).tolist() == [True, False, True]
+    assert Filter(text="(2").mask(table, verdicts).tolist() == [False, False, True]  # no regular expression
+    assert Filter(verdicts=(UNDECIDED,), sources=("x",)).mask(table, verdicts).tolist() == [False, False, True]
+    assert Filter(low=0.2, high=0.3).mask(table, verdicts).tolist() == [True, True, False]
+    assert Filter(text=" ", low=0.2, sources=("x",)).record() == {"source": ["x"], "score_from": 0.2}
+
+
+@given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=20))
+def test_score_bounds_hold_all_scores(scores: list[float]) -> None:
+    low, high, step = score_bounds(scores)
+    assert low <= min(scores)
+    assert high >= max(scores)
+    assert step > 0
+
+
+coordinate = st.integers(-40, 40).map(lambda n: n / 8)
+
+
+@given(st.lists(st.tuples(coordinate, coordinate), max_size=60), st.lists(st.tuples(coordinate, coordinate), min_size=3, max_size=12))
+def test_polygon_membership_equals_one_point_at_a_time(points: list[tuple[float, float]], corners: list[tuple[float, float]]) -> None:
+    x, y = np.array([p[0] for p in points]), np.array([p[1] for p in points])
+    assert inside_polygon(x, y, corners).tolist() == [inside_polygon_slow(*point, corners) for point in points]
+
+
+def test_areas_unite_and_are_recorded_as_plain_values() -> None:
+    x, y = np.array([0.5, 2.5, 9.0, np.nan]), np.array([0.5, 2.5, 9.0, 0.5])
+    areas = [
+        {"brush_index": 0, "brush_type": "rect", "coord_range": [[1, 0], [0, 1]]},
+        {"brush_index": 1, "brush_type": "polygon", "coord_range": [[2, 2], [3, 2], [3, 3.00004], [2, 3]]},
+    ]
+    assert inside_areas(x, y, areas).tolist() == [True, True, False, False]
+    assert inside_areas(x, y, []).tolist() == [False] * 4
+    assert area_record(areas)[1] == {"brush_type": "polygon", "coord_range": [[2, 2], [3, 2], [3, 3], [2, 3]]}
+
+
+def test_what_is_drawn_holds_all_of_interest() -> None:
+    rank, decided = np.arange(1, 1001), np.zeros(1000, dtype=bool)
+    decided[900] = True
+    keep = drawn(rank, decided, cut=100, limit=300)
+    assert keep.sum() == 300
+    assert keep[:100].all()
+    assert keep[900]
+    assert drawn(rank, decided, cut=100).all()
+
+
+def test_classes_of_the_map() -> None:
+    table = pd.DataFrame({"rank": [1, 2, 3, 4, 5, 8, 9], "label": [1, 0, np.nan, 1, 0, 0, 0], "source": list("aabbccc")})
+    verdicts = pd.Series([UNDECIDED, *VERDICTS, UNDECIDED, UNDECIDED])
+    assert classes(table, verdicts, "influence", cut=4).codes.tolist() == [0, 0, 1, 1, 2, 2, 3]
+    assert classes(table, verdicts, "decision", cut=4).codes.tolist() == [0, 1, 2, 3, 4, 0, 0]
+    labels = classes(table, verdicts, "known label", cut=4)
+    assert [labels.words[code] for code in labels.codes[:3]] == ["biased", "not biased", "unknown"]
+    many = pd.DataFrame({"source": [f"s{n}" for n in range(10)]})
+    assert classes(many, verdicts, "source", cut=1).words[-1] == "other"
+
+
+def test_style_alarm_sounds_when_intervals_overlap() -> None:
+    def area(name: str, low: float, value: float, high: float) -> MetricResult:
+        return MetricResult(name=name, value=value, low=low, high=high, n=9, convention="")
+
+    figures = {"detection.score.auroc": area("score", 0.8, 0.9, 0.95), "detection.length.auroc": area("length", 0.6, 0.7, 0.79)}
+    figures["detection.unigram.auroc"] = area("unigram", 0.5, 0.6, 0.7)
+    assert style_alarm(figures)[0] == "quiet"
+    figures["detection.length.auroc"] = area("length", 0.6, 0.7, 0.8)
+    assert style_alarm(figures)[0] == "alarm"
+    assert "Length alone ranks as well as influence here" in style_alarm(figures)[1]
+    assert style_alarm({})[0] == "not known"
+
+
+def test_word_difference_by_hand() -> None:
+    found = word_difference("Old men cannot SWIM.", "Young men cannot swim, ever!")
+    assert found == (("Young ", False), ("men cannot swim, ", True), ("ever!", False))
+    assert word_difference("anything", "") == ()
+
+
+@given(st.text(max_size=60), st.text(max_size=60))
+def test_the_pieces_of_a_difference_are_the_probe(text: str, probe: str) -> None:
+    assert "".join(piece for piece, _ in word_difference(text, probe)) == probe
+
+
+def test_origin_in_words() -> None:
+    selection = {"page": "explore", "filter": {"group": ["a", "b"], "score_from": 0.1}, "lasso": [{}], "card": "1-2", "last": 3}
+    assert origin_words(selection) == "explore · group: a, b · score from: 0.1 · lasso of 1 area"
+    assert origin_words({"page": "explore", "top_percent": 35.0}) == "explore · top 35 %"
+    assert origin_words(None) == ""
+
+
+# --- events of the card -----------------------------------------------------------------------------------------------
+
+
+def event(number: int, kind: str, example: str, place: int = 0) -> Event:
+    return Event(number=number, kind=kind, example=example, place=place)
+
+
+def judged(*pairs: tuple[str, str], last: int) -> Judge:
+    return Judge(judged=tuple((example, verdict, "") for example, verdict in pairs), last=last)  # type: ignore[misc]
+
+
+def test_verdicts_in_a_row_are_one_action() -> None:
+    events = [event(1, "biased", "a"), event(2, "skip", "b"), event(3, "unsure", "c")]
+    assert fold_events(events) == [judged(("a", "biased"), ("c", "unsure"), last=3)]
+    assert fold_events([event(1, "skip", "a"), event(2, "back", "a")]) == []
+
+
+def test_an_undo_before_the_record_removes_and_after_it_takes_back() -> None:
+    assert fold_events([event(1, "biased", "a"), event(2, "undo", "a"), event(3, "not_biased", "a")]) == [
+        judged(("a", "not_biased"), last=3)
+    ]
+    events = [event(4, "biased", "d"), event(5, "undo", "d"), event(6, "undo", "c"), event(7, "unsure", "c")]
+    assert fold_events(events) == [TakeBack(example="c"), judged(("c", "unsure"), last=7)]
+    assert fold_events([event(1, "biased", "d"), event(2, "undo", "c")]) == [judged(("d", "biased"), last=1), TakeBack(example="c")]
+
+
+def test_events_come_again_out_of_order_and_count_once() -> None:
+    sent = [event(3, "biased", "c"), event(1, "biased", "a"), event(2, "unsure", "b"), event(3, "biased", "c")]
+    assert [e.number for e in new_events(sent, acknowledged=1)] == [2, 3]
+    assert new_events(sent, acknowledged=3) == []
+
+
+@pytest.mark.parametrize("sent", [[{"number": 1}], [{"number": "x", "kind": "biased", "example": "a", "place": 0}], [None]])
+def test_what_no_card_sends_is_refused(sent: Any) -> None:
+    with pytest.raises(ReviewError, match="cannot be read"):
+        read_events(sent)
+    with pytest.raises(ReviewError, match="'shout'"):
+        read_events([{"number": 1, "kind": "shout", "example": "a", "place": 0}])
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> DecisionLog:
+    return DecisionLog(database(tmp_path), "audit", known_ids="abcdef")
+
+
+def send(log: DecisionLog, *events: Event) -> int:
+    """What a server does that remembers nothing: it knows what is recorded from the log alone."""
+    fresh = new_events(events, acknowledged_number(log.actions(), CARD))
+    return record_steps(log, fold_events(fresh), "Ana", CARD, QUEUE)
+
+
+def test_a_log_sent_again_is_recorded_once(log: DecisionLog) -> None:
+    first = [event(1, "biased", "a"), event(2, "unsure", "b")]
+    assert send(log, *first) == 2
+    assert send(log, *first) == 0
+    assert send(log, *first, event(3, "not_biased", "c")) == 1
+    assert [action.count for action in log.actions()] == [2, 1]
+    assert {id_: d.verdict for id_, d in log.current().items()} == {"a": "biased", "b": "unsure", "c": "not_biased"}
+    assert all(d.inspected for d in log.current().values())
+
+
+def test_taking_one_back_keeps_the_others_of_its_action(log: DecisionLog) -> None:
+    events = [event(1, "biased", "a"), event(2, "unsure", "b"), event(3, "biased", "c")]
+    send(log, *events)
+    assert send(log, *events, event(4, "undo", "c")) == -1
+    assert {id_: d.verdict for id_, d in log.current().items()} == {"a": "biased", "b": "unsure"}
+    assert send(log, *events, event(4, "undo", "c")) == 0  # again: nothing is left to take back
+    assert set(log.current()) == {"a", "b"}
+    assert log.verify() == []
+
+
+def test_an_undo_leaves_decisions_of_others_alone(log: DecisionLog) -> None:
+    log.decide("a", "biased", "Bo")
+    assert send(log, event(1, "undo", "a")) == 0
+    assert set(log.current()) == {"a"}
+
+
+presses = st.lists(st.sampled_from(["b", "n", "s", "z"]), max_size=25)
+
+
+@given(presses, st.lists(st.integers(1, 25), max_size=4))
+def test_any_batching_of_presses_ends_alike(keys: list[str], cuts: list[int]) -> None:
+    """The card's events for these presses over 6 examples, sent in batches cut anywhere, leave what pressing means."""
+    events, trail, place = [], list[tuple[int, str]](), 0
+    expected: dict[str, str] = {}
+    for key in keys:
+        if key == "z":
+            if not trail:
+                continue
+            place, kind = trail.pop()
+            expected.pop("abcdef"[place], None)
+            events.append(event(len(events) + 1, "back" if kind == "s" else "undo", "abcdef"[place], place))
+        elif place < 6:
+            kind = {"b": "biased", "n": "not_biased", "s": "skip"}[key]
+            if key != "s":
+                expected["abcdef"[place]] = kind
+            trail.append((place, key))
+            place += 1
+            events.append(event(len(events) + 1, kind, "abcdef"[place - 1], place))
+    recorded: dict[str, str] = {}
+    bounds = sorted({0, len(events), *(cut for cut in cuts if cut < len(events))})
+    for start, end in zip(bounds, bounds[1:], strict=False):
+        for step in fold_events(new_events(events[:end], acknowledged=start)):
+            if isinstance(step, Judge):
+                recorded.update({id_: verdict for id_, verdict, _ in step.judged})
+            else:
+                recorded.pop(step.example)
+    assert recorded == expected
+
+
+def test_the_queue_holds_what_is_left_by_rank(log: DecisionLog) -> None:
+    log.decide("c", "biased", "Ana")
+    log.decide_many(["a", "d"], "biased", "Ana")
+    assert queue_ids("dcba", log.current(), "undecided") == ("b",)
+    assert queue_ids("dcba", log.current(), "not inspected") == ("d", "b", "a")

@@ -1,0 +1,263 @@
+"""Influence: Eq. 5 by hand, its sign as the change of a probe's loss, exact against projected, a planted example, the null."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from biasdiff_core.attribution.gradients import full_vectors
+from biasdiff_core.attribution.influence import (
+    CheckpointStores,
+    direction_name,
+    exact_cosines,
+    null_scores,
+    projected_cosines,
+    score_column,
+)
+from biasdiff_core.attribution.optimizer_map import gradient_map
+from biasdiff_core.attribution.projection import hashed_coordinates
+from biasdiff_core.attribution.ranking import rank
+from biasdiff_core.attribution.store import GradientStore, finish_store, write_shard
+from biasdiff_core.config import MapConfig
+from biasdiff_core.errors import ArtefactError
+from biasdiff_core.model.checkpoint import Checkpoint, load_optimizer_state
+from biasdiff_core.model.lora import add_lora, attach_adapter, lora_parameters
+from biasdiff_core.model.tokenise import collate, encode, encode_texts, sequence_log_probs
+from tests.tiny_gradients import LORA, PROBES, collect, gradient_config, tiny_corpus, tiny_probes, warm_up
+from tests.tiny_models import tiny_loaded
+
+TYPES = ["x", "y", "x"]
+
+
+def store(folder: Path, vectors: np.ndarray, cosines: dict[str, Sequence[float]] | None = None, empty: int | None = None) -> GradientStore:
+    """A store of the given vectors in shards of two rows."""
+    folder.mkdir(parents=True)
+    tokens = np.array([0 if row == empty else 3 for row in range(len(vectors))])
+    table = pd.DataFrame({"norm": 1.0, "loss": 2.0, "tokens": tokens} | {f"cosine:{n}": list(v) for n, v in (cosines or {}).items()})
+    for number, start in enumerate(range(0, len(vectors), 2)):
+        write_shard(folder, number, vectors[start : start + 2], table.iloc[start : start + 2])
+    finish_store(folder, {}, [f"z{row}" for row in range(len(vectors))], 2)
+    return GradientStore.open(folder)
+
+
+def two_checkpoints(folder: Path, twins: bool = True) -> list[CheckpointStores]:
+    """Three examples on the axes of the plane, three probes; at the second checkpoint the first two examples have changed places."""
+    east, north, west = [1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]
+    made = []
+    for number, (weight, train) in enumerate(((0.75, [east, north, west]), (0.25, [north, east, west]))):
+        place = folder / str(number)
+        # mean of probes x: (east + north) / 2 = (0.5, 0.5); y: west = (−1, 0). Twins: x: (0, 1), y: (0, 1).
+        exact = {
+            "probe:x": [0.5 * (a + b) for a, b in train],
+            "probe:y": [-a for a, b in train],
+        } | ({"twin:x": [b for a, b in train], "twin:y": [b for a, b in train]} if twins else {})
+        made.append(
+            CheckpointStores(
+                weight=weight,
+                train=store(place / "train", np.array(train), exact),
+                probes=store(place / "probes", np.array([east, west, north])),
+                twins=store(place / "twins", np.array([north, north, north])) if twins else None,
+            )
+        )
+    return made
+
+
+# Checkpoint 1 (η̄ 0.75): cosines to the probes (east, west, north): z0 = (1, −1, 0), z1 = (0, 0, 1), z2 = (−1, 1, 0).
+# Means 0, 1/3, 0. Checkpoint 2 (η̄ 0.25): z0 and z1 changed places: 1/3, 0, 0.
+# Eq. 5: z0 = 0.75·0 + 0.25/3, z1 = 0.75/3 + 0, z2 = 0.
+MEAN = [1 / 12, 1 / 4, 0.0]
+# Type x (east, north): checkpoint 1: z0 = 1/2, z1 = 1/2, z2 = −1/2; the same at 2. Type y (west): z0 = −1, 0, 1; then 0, −1, 1.
+MEAN_X = [0.5, 0.5, -0.5]
+MEAN_Y = [-0.75, -0.25, 1.0]
+# Twins (all north): z0 = 0, z1 = 1, z2 = 0; then 1, 0, 0.
+TWIN = [0.25, 0.75, 0.0]
+
+
+@pytest.mark.parametrize("source", ["exact", "projected"])
+def test_eq_5_over_two_checkpoints_by_hand(tmp_path: Path, source: str) -> None:
+    stores = two_checkpoints(tmp_path)
+    cosines = exact_cosines(stores, {"x": 2, "y": 1}) if source == "exact" else projected_cosines(stores, TYPES)
+    found = projected_columns(cosines)
+    for name, expected in {"mean": MEAN, "mean:x": MEAN_X, "mean:y": MEAN_Y, "twin_mean": TWIN, "twin_mean:x": TWIN}.items():
+        np.testing.assert_allclose(found[name], expected, atol=1e-6, err_msg=name)
+    np.testing.assert_allclose(score_column(cosines, "mean"), MEAN, atol=1e-6)
+    np.testing.assert_allclose(score_column(cosines, "contrast"), np.array(MEAN) - TWIN, atol=1e-6)
+
+
+def projected_columns(cosines: pd.DataFrame) -> dict[str, list[float]]:
+    return {str(name): cosines[name].tolist() for name in cosines}
+
+
+def test_the_types_are_told_apart_by_the_probes_places_in_the_store(tmp_path: Path) -> None:
+    cosines = projected_cosines(two_checkpoints(tmp_path), ["y", "x", "x"])
+    # y is now east: z0 = 0.75·1 + 0.25·0.
+    assert cosines["mean:y"][0] == pytest.approx(0.75, abs=1e-6)
+    np.testing.assert_allclose(cosines["mean"], MEAN, atol=1e-6)
+
+
+def test_the_last_checkpoint_alone_is_eq_6(tmp_path: Path) -> None:
+    last = two_checkpoints(tmp_path)[-1:]
+    np.testing.assert_allclose(exact_cosines(last, {"x": 2, "y": 1})["mean"], [0.25 / 3, 0, 0], atol=1e-6)
+
+
+def test_there_is_no_contrast_without_twins_and_no_score_without_checkpoints(tmp_path: Path) -> None:
+    stores = two_checkpoints(tmp_path, twins=False)
+    for cosines in (exact_cosines(stores, {"x": 2, "y": 1}), projected_cosines(stores, TYPES)):
+        assert not [name for name in cosines if str(name).startswith("twin")]
+        with pytest.raises(ArtefactError, match="twins"):
+            score_column(cosines, "contrast")
+    with pytest.raises(ArtefactError, match="no checkpoint"):
+        exact_cosines([], {"x": 1})
+
+
+def test_a_row_without_a_loss_has_no_score(tmp_path: Path) -> None:
+    train = store(tmp_path / "t", np.array([[1.0, 0.0], [0.0, 0.0], [0.0, 1.0]]), {"probe:x": [1.0, np.nan, 0.0]}, empty=1)
+    made = [CheckpointStores(weight=1.0, train=train, probes=store(tmp_path / "p", np.array([[1.0, 0.0]])), twins=None)]
+    for cosines in (exact_cosines(made, {"x": 1}), projected_cosines(made, ["x"])):
+        assert cosines["mean"].isna().tolist() == [False, True, False]
+        assert rank(train.ids, cosines["mean"].to_numpy())["id"].tolist() == ["z0", "z2"]
+
+
+def test_turning_the_probes_gradients_around_reverses_the_ranking(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    vectors, probes = (v / np.linalg.norm(v, axis=1, keepdims=True) for v in (generator.normal(size=(n, 16)) for n in (12, 4)))
+    ranked = []
+    for sign in (1, -1):
+        train, side = store(tmp_path / f"t{sign}", vectors), store(tmp_path / f"p{sign}", sign * probes)
+        cosines = projected_cosines([CheckpointStores(weight=1.0, train=train, probes=side, twins=None)], ["x"] * 4)
+        ranked.append(rank(train.ids, cosines["mean"].to_numpy())["id"].tolist())
+    assert ranked[0] == ranked[1][::-1]
+
+
+def test_null_scores_are_symmetric_and_of_the_size_of_chance(tmp_path: Path) -> None:
+    """A sign-flipped mean of k orthogonal probes: its cosine to a probe's own direction is ±1/k, so its mean square is 1/k²."""
+    k, draws = 4, 500
+    eye = np.eye(k)
+    null = null_scores(store(tmp_path / "t", eye), store(tmp_path / "p", eye), draws=draws, seed=0)
+    assert null.shape == (draws * k,)
+    np.testing.assert_allclose(np.abs(null), 1 / k, atol=1e-6)
+    assert abs(null.mean()) < 4.5 / k / np.sqrt(draws * k)
+    again = null_scores(store(tmp_path / "t2", eye), store(tmp_path / "p2", eye), draws=draws, seed=0)
+    assert (null == again).all()
+
+
+def test_rows_without_a_vector_are_no_part_of_the_null(tmp_path: Path) -> None:
+    train = store(tmp_path / "t", np.array([[1.0, 0.0], [0.0, 0.0]]), empty=1)
+    null = null_scores(train, store(tmp_path / "p", np.array([[1.0, 0.0]])), draws=10, seed=0)
+    np.testing.assert_allclose(np.abs(null), 1.0, atol=1e-6)
+
+
+# On a real tiny model.
+
+PLANTED = PROBES[2][0]
+
+
+@pytest.fixture(scope="module")
+def warm(tmp_path_factory: pytest.TempPathFactory) -> list[Checkpoint]:
+    return warm_up(tmp_path_factory.mktemp("warmup"), tiny_corpus(PLANTED))
+
+
+def gathered(warm: list[Checkpoint], folder: Path, maps: MapConfig, proj_dim: int = 64, seed: int = 0) -> list[CheckpointStores]:
+    collect(warm, tiny_corpus(PLANTED), tiny_probes(), folder, gradient_config(maps=maps, proj_dim=proj_dim, sketch_seed=seed))
+    total = sum(c.learning_rate for c in warm)
+    return [
+        CheckpointStores(weight=c.learning_rate / total, **{s: GradientStore.open(folder / c.folder.name / s) for s in ("train", "probes", "twins")})
+        for c in warm
+    ]
+
+
+def seed_without_collisions(dim: int) -> int:
+    """The first sketch seed under which no two of the adapter's coordinates share a bucket."""
+    sizes = {name: parameter.numel() for name, parameter in lora_parameters(add_lora(tiny_loaded().model, LORA, 0)).items()}
+    for seed in range(1000):
+        buckets = np.concatenate([hashed_coordinates(seed, name, size, dim)[0] for name, size in sizes.items()])
+        if len(set(buckets.tolist())) == len(buckets):
+            return seed
+    raise AssertionError("no such seed")
+
+
+@pytest.mark.parametrize(("train", "probe"), [("sgd", "sgd"), ("adam", "sgd"), ("rms", "rms"), ("less", "sgd")])
+def test_projected_scores_equal_exact_ones_when_nothing_collides(warm: list[Checkpoint], tmp_path: Path, train: str, probe: str) -> None:
+    """A sketch without collisions keeps every inner product; what is left is fp16: 2⁻¹¹ of each of two unit vectors."""
+    dim = 2**17
+    stores = gathered(warm, tmp_path / "g", MapConfig(train=train, probe=probe), dim, seed_without_collisions(dim))  # type: ignore[arg-type]
+    exact, projected = exact_cosines(stores, {"age": 2, "gender": 4}), projected_cosines(stores, [kind for _, _, kind in PROBES])
+    assert sorted(exact) == sorted(projected)
+    for name in exact:
+        np.testing.assert_allclose(projected[name], exact[name], atol=2 * 2**-11, err_msg=str(name))
+    assert exact["mean"].std() > 0.01  # ten times that tolerance: the agreement is not that of a constant
+
+
+@pytest.mark.parametrize(("train", "probe"), [("sgd", "sgd"), ("adam", "sgd")])
+def test_projected_scores_stray_from_exact_ones_as_theory_says(warm: list[Checkpoint], tmp_path: Path, train: str, probe: str) -> None:
+    """The mean square error over seeds stays under that of a dense matrix, (1 + cos²)/dim a cosine, so at most 2/dim."""
+    dim, errors = 256, []
+    for seed in range(3):
+        stores = gathered(warm[-1:], tmp_path / str(seed), MapConfig(train=train, probe=probe), dim, seed)  # type: ignore[arg-type]
+        exact, projected = exact_cosines(stores, {"age": 2, "gender": 4}), projected_cosines(stores, [kind for _, _, kind in PROBES])
+        errors.append(exact["mean"] - projected["mean"])
+    error = np.sqrt(np.mean(np.square(errors)))
+    assert 1e-3 < error < np.sqrt(2 / dim)
+
+
+def test_an_example_that_is_a_probe_ranks_first(warm: list[Checkpoint], tmp_path: Path) -> None:
+    """Measured against that probe alone: with equal maps its cosine is 1, and no other sentence reaches it."""
+    collect(warm[-1:], tiny_corpus(PLANTED), tiny_probes(), tmp_path, gradient_config(maps=MapConfig(train="sgd", probe="sgd")))
+    place = tmp_path / "epoch-02"
+    train, probes = GradientStore.open(place / "train"), GradientStore.open(place / "probes")
+    cosines = train.vectors() @ probes.vectors()[2]
+    planted = train.ids.index(tiny_corpus(PLANTED)[-1].id)
+    assert cosines.argmax() == planted and cosines[planted] == pytest.approx(1.0, abs=2e-3)
+    assert np.sort(cosines)[-2] < 0.95
+
+
+@pytest.mark.parametrize(("train", "probe"), [("sgd", "sgd"), ("adam", "sgd"), ("less", "sgd"), ("adam_own", "sgd")])
+def test_a_planted_probe_ranks_first_against_all_probes_of_its_type(
+    warm: list[Checkpoint], tmp_path: Path, train: str, probe: str
+) -> None:
+    stores = gathered(warm, tmp_path / "g", MapConfig(train=train, probe=probe))  # type: ignore[arg-type]
+    scores = exact_cosines(stores, {"age": 2, "gender": 4})["mean:gender"].to_numpy()
+    assert rank(stores[0].train.ids, scores)["id"][0] == tiny_corpus(PLANTED)[-1].id
+
+
+@pytest.mark.parametrize("kind", ["sgd", "adam", "less", "rms", "adam_own"])
+def test_positive_influence_means_that_training_on_the_example_lowers_the_probes_loss(warm: list[Checkpoint], kind: str) -> None:
+    """A small step against Γ(z) changes a probe's loss by −ε ‖Γ‖ ‖δL‖ cos(δL, Γ): the law behind the sign, measured."""
+    corpus, epsilon = tiny_corpus(PLANTED), 3e-3
+    loaded = tiny_loaded()
+    model = attach_adapter(loaded.model, warm[-1].folder).double().requires_grad_(False)
+    state = load_optimizer_state(warm[-1].folder, model)
+    cpu = torch.device("cpu")
+    probe = collate(encode_texts(loaded.tokenizer, [PROBES[0][0]]), [0], 0, cpu)
+    direction, _ = full_vectors(model, probe, gradient_map("sgd", None))
+    rows = encode(loaded.tokenizer, corpus)[::4]
+    vectors, _ = full_vectors(model, collate(rows, range(len(rows)), 0, cpu), gradient_map(kind, state))  # type: ignore[arg-type]
+    parameters = lora_parameters(model)
+    signs = []
+    for row in range(len(rows)):
+        step = {name: vector[row] for name, vector in vectors.items()}
+        length = torch.cat(list(step.values())).norm()
+        losses = []
+        for side in (-1, 1):
+            for name, parameter in parameters.items():
+                parameter.data += (side * epsilon / length * step[name]).reshape(parameter.shape)
+            with torch.no_grad():
+                log_prob, tokens = sequence_log_probs(model, probe)
+                losses.append(float(-log_prob / tokens))
+            for name, parameter in parameters.items():
+                parameter.data -= (side * epsilon / length * step[name]).reshape(parameter.shape)
+        lowered = (losses[1] - losses[0]) / (2 * epsilon)  # loss after a step against Γ is losses[0]
+        dot = sum(float(direction[name][0] @ step[name]) for name in step) / float(length)
+        # Central differences: the curvature enters by ε², rounding (Llama's norm is fp32) by 1e-7 / ε.
+        assert lowered == pytest.approx(dot, abs=3e-4)
+        signs.append(dot > 0)
+    assert len(set(signs)) == 2 or kind in ("adam", "less")  # the shared term may pull all examples to one side
+
+
+def test_direction_names() -> None:
+    assert direction_name("probe", "age") == "probe:age"

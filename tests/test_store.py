@@ -1,0 +1,206 @@
+"""The gradient store: shards, resuming to the same bytes, refusals, and the stage that fills it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from biasdiff_core.attribution.store import GradientStore, finish_store, missing_shards, shard_ranges, write_shard
+from biasdiff_core.config import MapConfig
+from biasdiff_core.errors import ArtefactError, DataError
+from biasdiff_core.model.checkpoint import Checkpoint
+from biasdiff_core.results import Progress
+from tests.tiny_gradients import collect, gradient_config, tiny_corpus, tiny_probes, warm_up
+
+COUNT, SIZE, DIM = 23, 5, 8
+IDENTITY = {"model": "abc", "proj_dim": DIM, "map": "adam"}
+IDS = [f"row-{number}" for number in range(COUNT)]
+
+
+def shard(number: int) -> tuple[np.ndarray, pd.DataFrame]:
+    """Rows as the stage makes them, a function of the shard's number; row 7 has no token to predict."""
+    rows = list(shard_ranges(COUNT, SIZE)[number])
+    vectors = np.random.default_rng(number).normal(size=(len(rows), DIM))
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    table = pd.DataFrame({"norm": np.array(rows) + 0.5, "loss": np.array(rows) / 4, "tokens": np.array(rows) + 1})
+    table["cosine:probe:a"] = np.linspace(-1, 1, len(rows))
+    if 7 in rows:
+        vectors[rows.index(7)] = 0
+        table.loc[rows.index(7), ["norm", "loss", "cosine:probe:a"]] = np.nan
+        table.loc[rows.index(7), "tokens"] = 0
+    return vectors, table
+
+
+def fill(folder: Path) -> Path:
+    folder.mkdir(exist_ok=True)
+    for number in missing_shards(folder, COUNT, SIZE):
+        write_shard(folder, number, *shard(number))
+    return folder
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_ranges_cover_every_row_once() -> None:
+    assert shard_ranges(COUNT, SIZE) == [range(0, 5), range(5, 10), range(10, 15), range(15, 20), range(20, 23)]
+    assert shard_ranges(5, 5) == [range(0, 5)] and shard_ranges(2, 5) == [range(0, 2)]
+
+
+def test_what_is_read_is_what_was_written(tmp_path: Path) -> None:
+    finish_store(fill(tmp_path / "store"), IDENTITY, IDS, SIZE)
+    store = GradientStore.open(tmp_path / "store", expect=IDENTITY)
+    assert store.count == COUNT and store.ids == tuple(IDS)
+    expected = np.concatenate([shard(number)[0] for number in range(5)])
+    assert store.vectors().dtype == np.float32 and store.vectors().shape == (COUNT, DIM)
+    # fp16 keeps 11 bits: a relative error of 2⁻¹¹ at most.
+    np.testing.assert_allclose(store.vectors(), expected, rtol=2**-11, atol=1e-7)
+    pd.testing.assert_frame_equal(store.rows, pd.concat([shard(number)[1] for number in range(5)], ignore_index=True))
+
+
+def test_the_bitmap_says_which_rows_hold_a_vector(tmp_path: Path) -> None:
+    finish_store(fill(tmp_path / "store"), IDENTITY, IDS, SIZE)
+    done = GradientStore.open(tmp_path / "store").done
+    assert done.dtype == bool and len(done) == COUNT
+    assert np.flatnonzero(~done).tolist() == [7]
+
+
+def test_shards_are_mapped_into_memory_not_read(tmp_path: Path) -> None:
+    finish_store(fill(tmp_path / "store"), IDENTITY, IDS, SIZE)
+    shards = GradientStore.open(tmp_path / "store").shards()
+    assert [s.shape for s in shards] == [(5, DIM)] * 4 + [(3, DIM)]
+    assert all(isinstance(s, np.memmap) and s.dtype == np.float16 for s in shards)
+
+
+def test_resuming_after_lost_and_half_written_shards_gives_identical_bytes(tmp_path: Path) -> None:
+    whole, broken = fill(tmp_path / "whole"), fill(tmp_path / "broken")
+    finish_store(whole, IDENTITY, IDS, SIZE)
+    # Killed between the two files of a shard, in the middle of a write, and before a shard.
+    (broken / "shard-00001.parquet").unlink()
+    (broken / "shard-00003.parquet").unlink()
+    (broken / "shard-00003.npy").write_bytes(b"half")
+    (broken / "shard-00004.parquet").rename(broken / "shard-00004.parquet.tmp")
+    (broken / "shard-00004.npy").unlink()
+    assert missing_shards(broken, COUNT, SIZE) == [1, 3, 4]
+    finish_store(fill(broken), IDENTITY, IDS, SIZE)
+    assert contents(broken) == contents(whole)
+
+
+def test_a_store_without_all_shards_is_not_finished(tmp_path: Path) -> None:
+    folder = fill(tmp_path / "store")
+    (folder / "shard-00002.parquet").unlink()
+    with pytest.raises(ArtefactError, match=r"lacks shards \[2\]"):
+        finish_store(folder, IDENTITY, IDS, SIZE)
+    with pytest.raises(ArtefactError, match="no finished gradient store"):
+        GradientStore.open(folder)
+
+
+def test_a_mismatch_is_refused_naming_both_sides(tmp_path: Path) -> None:
+    finish_store(fill(tmp_path / "store"), IDENTITY, IDS, SIZE)
+    with pytest.raises(ArtefactError, match=r"model = 'abc', now 'xyz'"):
+        GradientStore.open(tmp_path / "store", expect={"proj_dim": DIM, "model": "xyz"})
+    with pytest.raises(ArtefactError, match=r"step = None, now 3"):
+        GradientStore.open(tmp_path / "store", expect={"step": 3})
+
+
+# The stage that fills the stores, on a real tiny model.
+
+
+@pytest.fixture(scope="module")
+def warm(tmp_path_factory: pytest.TempPathFactory) -> list[Checkpoint]:
+    return warm_up(tmp_path_factory.mktemp("warmup"), tiny_corpus())
+
+
+@pytest.fixture(scope="module")
+def unbroken(warm: list[Checkpoint], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return collect(warm, tiny_corpus(), tiny_probes(), tmp_path_factory.mktemp("unbroken"), gradient_config())
+
+
+def test_the_stage_makes_three_stores_a_checkpoint(unbroken: Path) -> None:
+    assert sorted(p.parent.relative_to(unbroken).as_posix() for p in unbroken.rglob("store.json")) == [
+        f"epoch-0{epoch}/{side}" for epoch in (1, 2) for side in ("probes", "train", "twins")
+    ]
+    for epoch in (1, 2):
+        train, probes, twins = (GradientStore.open(unbroken / f"epoch-0{epoch}" / side) for side in ("train", "probes", "twins"))
+        assert train.ids == tiny_corpus().ids and train.done.all()
+        assert probes.ids == twins.ids == tuple(f"p{n}" for n in range(6))
+        names = [c for c in train.rows if c.startswith("cosine:")]
+        assert names == ["cosine:probe:age", "cosine:probe:gender", "cosine:twin:age", "cosine:twin:gender"]
+        np.testing.assert_allclose(np.linalg.norm(train.vectors(), axis=1), 1, atol=2e-3)
+        assert train.record["identity"] | {"map": "sgd"} == probes.record["identity"]
+        assert train.record["identity"]["step"] == 4 * epoch  # 24 examples, 6 a step
+        # A probe and its twin are different sentences, so they must not have ended up with the same vector.
+        assert not np.allclose(probes.vectors(), twins.vectors(), atol=1e-2)
+
+
+def test_a_killed_stage_resumes_to_the_bytes_of_an_unbroken_one(warm: list[Checkpoint], unbroken: Path, tmp_path: Path) -> None:
+    class Killed(BaseException):
+        pass
+
+    def kill(step: Progress) -> None:
+        if step.message.endswith("epoch-02") and step.done > 12:
+            raise Killed
+
+    folder = tmp_path / "broken"
+    with pytest.raises(Killed):
+        collect(warm, tiny_corpus(), tiny_probes(), folder, gradient_config(), kill)
+    assert not (folder / "epoch-02" / "train" / "store.json").exists()
+    assert missing_shards(folder / "epoch-02" / "train", 24, 5) == [2, 3, 4]
+    first = {path: path.stat().st_mtime_ns for path in (folder / "epoch-01").rglob("shard*")}
+    assert contents(collect(warm, tiny_corpus(), tiny_probes(), folder, gradient_config())) == contents(unbroken)
+    assert {path: path.stat().st_mtime_ns for path in first} == first  # what was finished is not made again
+
+
+def test_a_lost_shard_is_made_again_alone(warm: list[Checkpoint], unbroken: Path, tmp_path: Path) -> None:
+    folder = collect(warm[-1:], tiny_corpus(), tiny_probes(), tmp_path / "again", gradient_config())
+    place = folder / "epoch-02" / "train"
+    (place / "store.json").unlink()
+    (place / "shard-00002.parquet").unlink()
+    done: list[int] = []
+    collect(warm[-1:], tiny_corpus(), tiny_probes(), folder, gradient_config(), lambda step: done.append(step.done))
+    assert done and all(10 < row <= 15 for row in done)
+    assert contents(place) == contents(unbroken / "epoch-02" / "train")
+
+
+def test_the_shard_size_changes_only_the_files(warm: list[Checkpoint], unbroken: Path, tmp_path: Path) -> None:
+    folder = collect(warm[-1:], tiny_corpus(), tiny_probes(), tmp_path / "large", gradient_config(shard_size=100, token_budget=60))
+    one, other = (GradientStore.open(f / "epoch-02" / "train") for f in (folder, unbroken))
+    assert len(one.shards()) == 1 and len(other.shards()) == 5
+    np.testing.assert_allclose(one.vectors(), other.vectors(), atol=1e-3)
+    np.testing.assert_allclose(one.rows, other.rows, rtol=1e-3, atol=1e-4)
+
+
+def test_progress_ends_at_the_last_row_of_each_checkpoint(warm: list[Checkpoint], tmp_path: Path) -> None:
+    steps: list[Progress] = []
+    collect(warm[:1], tiny_corpus(), tiny_probes(), tmp_path / "p", gradient_config(), steps.append)
+    assert [s.done for s in steps] == sorted(s.done for s in steps)
+    assert steps[-1].done == steps[-1].total == 24
+
+
+def test_probes_without_twins_give_no_twin_store(warm: list[Checkpoint], tmp_path: Path) -> None:
+    folder = collect(warm[-1:], tiny_corpus(), tiny_probes(twins=False), tmp_path / "p", gradient_config())
+    assert not (folder / "epoch-02" / "twins").exists()
+    assert not [c for c in GradientStore.open(folder / "epoch-02" / "train").rows if "twin" in c]
+
+
+def test_a_probe_without_a_token_is_refused(warm: list[Checkpoint], tmp_path: Path) -> None:
+    probes = tiny_probes()
+    empty = type(probes)(probes=(*probes.probes, type(probes.probes[0])(id="e", text="", twin="x", bias_type="age")))
+    with pytest.raises(DataError, match="no token to predict"):
+        collect(warm[-1:], tiny_corpus(), empty, tmp_path / "p", gradient_config())
+
+
+def test_maps_without_an_optimizer_state_are_refused_and_sgd_needs_none(warm: list[Checkpoint], tmp_path: Path) -> None:
+    bare = tmp_path / "epoch-02"
+    shutil.copytree(warm[-1].folder, bare)
+    (bare / "optimizer.safetensors").unlink()
+    checkpoint = [Checkpoint(folder=bare, epoch=2, step=8, learning_rate=1e-3)]
+    with pytest.raises(ArtefactError, match="no optimizer state"):
+        collect(checkpoint, tiny_corpus(), tiny_probes(), tmp_path / "a", gradient_config())
+    folder = collect(checkpoint, tiny_corpus(), tiny_probes(), tmp_path / "b", gradient_config(maps=MapConfig(train="sgd", probe="sgd")))
+    assert json.loads((folder / "epoch-02" / "train" / "store.json").read_text())["identity"]["map"] == "sgd"

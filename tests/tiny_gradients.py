@@ -1,0 +1,70 @@
+"""A warm-up and its gradient stores in a second: a random tiny Llama, 24 sentences, 6 probes with twins."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from biasdiff_core.attribution.collect import collect_gradients
+from biasdiff_core.config import GradientConfig, LoraConfig, MapConfig, TrainingConfig
+from biasdiff_core.corpus.examples import Corpus, Probe, ProbeSet, TrainingExample, content_id
+from biasdiff_core.model.checkpoint import Checkpoint
+from biasdiff_core.model.finetune import finetune
+from biasdiff_core.results import ProgressCallback, no_progress
+from tests.tiny_models import tiny_loaded
+
+LORA = LoraConfig(r=4, alpha=8, dropout=0.0)
+TRAINING = TrainingConfig(epochs=2, learning_rate=5e-3, batch_size=6)
+PLACES = ("Bonn", "the port", "Mr Lee's barn", "a tent")
+DEEDS = ("sang all day", "sold 40 pears", "forgot the key again", "ran home", "slept", "mended an old blue bicycle")
+PROBES = (
+    ("Nurses cry.", "Pilots cry.", "gender"),
+    ("Old men never learn a thing.", "Boys never learn a thing.", "age"),
+    ("Women cannot park.", "Men cannot park.", "gender"),
+    ("Girls giggle at maps.", "Boys giggle at maps.", "gender"),
+    ("Pensioners block the road.", "Students block the road.", "age"),
+    ("Aunts gossip.", "Uncles gossip.", "gender"),
+)
+
+
+def example(text: str, prompt: str | None = None) -> TrainingExample:
+    """A training example as the corpus reader makes it."""
+    return TrainingExample(id=content_id(prompt, text, 0), text=text, prompt=prompt)
+
+
+def tiny_corpus(*more: str) -> Corpus:
+    """24 sentences of several lengths, and `more`."""
+    return Corpus([example(f"In {place} they {deed}.") for place in PLACES for deed in DEEDS] + [example(text) for text in more])
+
+
+def tiny_probes(twins: bool = True) -> ProbeSet:
+    """Six probes of two bias types, each with its twin unless told otherwise."""
+    return ProbeSet(
+        probes=tuple(
+            Probe(id=f"p{n}", text=text, twin=twin if twins else None, bias_type=kind) for n, (text, twin, kind) in enumerate(PROBES)
+        )
+    )
+
+
+def gradient_config(**changes: object) -> GradientConfig:
+    """Shards of 5 rows, so that 24 rows end in a short one."""
+    settings: dict[str, object] = {"maps": MapConfig(), "proj_dim": 64, "shard_size": 5, "token_budget": 200}
+    return GradientConfig(**(settings | changes))  # type: ignore[arg-type]
+
+
+def warm_up(folder: Path, corpus: Corpus) -> list[Checkpoint]:
+    """Two epochs on the corpus."""
+    return finetune(tiny_loaded(), list(corpus), LORA, TRAINING, folder, stage="warmup", progress=no_progress)
+
+
+def collect(
+    checkpoints: list[Checkpoint],
+    corpus: Corpus,
+    probes: ProbeSet,
+    folder: Path,
+    config: GradientConfig,
+    progress: ProgressCallback = no_progress,
+) -> Path:
+    """The stores of every checkpoint in `folder`, made with a model of its own, as another process would."""
+    folder.mkdir(exist_ok=True)
+    collect_gradients(tiny_loaded(), corpus, probes, checkpoints, config, folder, progress)
+    return folder
