@@ -22,9 +22,7 @@ def main() -> None:
     pairs = load_pairs(config.crows_pairs)
     for scoring in config.crows_pairs.scorings:
         started = time.monotonic()
-        scores = score_pairs(
-            loaded.model, loaded.tokenizer, pairs, (scoring,), token_budget=config.token_budget, progress=no_progress
-        )
+        scores = score_pairs(loaded.model, loaded.tokenizer, pairs, (scoring,), token_budget=config.token_budget, progress=no_progress)
         seconds = time.monotonic() - started
         for metric in figures(scores, scoring, bootstrap=config.bootstrap, seed=config.seed)[:4]:
             record_metric(metric.name, metric, model=model.name)

@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from biasdiff_core.audit import Audit
-from biasdiff_core.workspace.artefacts import archive, open_artefact
+from biasdiff_core.workspace.artefacts import archive, manifests, open_artefact
 
 SHIPPED = Path(__file__).resolve().parents[1] / "assets" / "audits"
 KEEP_BELOW = 150_000  # bytes
@@ -26,7 +26,7 @@ def main(workspace: Path, reference: str) -> None:
     target = SHIPPED / source.id
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(source.path, target, ignore=shutil.ignore_patterns("logs", "progress", "*.partial", ".*.lock"))
-    for manifest in target.glob("*/*/manifest.json"):
+    for manifest in manifests(target):
         artefact = open_artefact(target, manifest.parent.parent.name, manifest.parent.name)
         heavy = [name for name, file in artefact.files.items() if file["bytes"] > KEEP_BELOW]
         if heavy:

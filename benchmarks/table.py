@@ -12,7 +12,10 @@ from typing import Any
 from benchmarks.record import RESULTS
 
 README = Path(__file__).resolve().parents[1] / "README.md"
-START, END = "<!-- results: made by `python -m benchmarks.table`; every figure stands in benchmarks/results.jsonl -->\n", "<!-- /results -->"
+START, END = (
+    "<!-- results: made by `python -m benchmarks.table`; every figure stands in benchmarks/results.jsonl -->\n",
+    "<!-- /results -->",
+)
 
 ROWS = {
     "detection.trex_mix.coverage35": "Trex_mix, 600 rows: coverage at 35 %",

@@ -29,6 +29,7 @@ from biasdiff_core.config.presets import PRESETS, demo
 from biasdiff_core.corpus.export import safe_cell
 from biasdiff_core.errors import BiasDiffError
 from biasdiff_core.results import Progress
+from biasdiff_core.workspace.artefacts import manifests
 from biasdiff_core.workspace.audits import WORKSPACE_VARIABLE, default_workspace, list_audits
 from biasdiff_core.workspace.database import database
 from biasdiff_core.workspace.jobs import job_record, list_jobs
@@ -116,7 +117,7 @@ def shown_progress(audit: Audit) -> Iterator[Callable[[Progress], None]]:
 
 
 @main.command("demo")
-@click.option("--preset", "which", type=click.Choice(list(PRESETS)), default="quick", show_default=True)
+@click.option("--preset", "which", type=click.Choice(list(PRESETS)), default="quick", show_default=True, help="Set of choices.")
 @click.option("--name", default="demo-fresh", show_default=True, help="Name of the new audit.")
 @command
 def demo_command(which: str, name: str) -> None:
@@ -129,7 +130,7 @@ def demo_command(which: str, name: str) -> None:
 
 @main.command()
 @click.argument("name")
-@click.option("--preset", "which", type=click.Choice(list(PRESETS)), default="quick", show_default=True)
+@click.option("--preset", "which", type=click.Choice(list(PRESETS)), default="quick", show_default=True, help="Set of choices.")
 @click.option("--model", help="bundled:smollm2-135m, a folder, or a Hugging Face id.")
 @click.option("--adapter", help="A peft adapter or Trainer checkpoint to start from, instead of a warm-up.")
 @click.option("--corpus", help="CSV, JSONL, Parquet, a `datasets` folder or id, or `demo`.")
@@ -194,8 +195,8 @@ def decide() -> None:
 @audit_argument
 @click.argument("example_id")
 @click.argument("verdict", type=click.Choice(VERDICTS))
-@click.option("--auditor", required=True)
-@click.option("--reason", default="")
+@click.option("--auditor", required=True, help="Whose decision it is.")
+@click.option("--reason", default="", help="Why.")
 @command
 def decide_one(audit: str, example_id: str, verdict: Any, auditor: str, reason: str) -> None:
     """Record one decision on EXAMPLE_ID."""
@@ -207,8 +208,8 @@ def decide_one(audit: str, example_id: str, verdict: Any, auditor: str, reason: 
 @audit_argument
 @click.argument("percent", type=float)
 @click.argument("verdict", type=click.Choice(VERDICTS))
-@click.option("--auditor", required=True)
-@click.option("--reason", default="")
+@click.option("--auditor", required=True, help="Whose decision it is.")
+@click.option("--reason", default="", help="Why.")
 @command
 def decide_top(audit: str, percent: float, verdict: Any, auditor: str, reason: str) -> None:
     """Record one bulk decision on the top PERCENT % of the ranking."""
@@ -306,10 +307,7 @@ def verify(audit: str, as_json: bool) -> None:
     """Re-hash every file of AUDIT and check the chain of decisions; exit 1 when anything does not fit."""
     opened = Audit.open(audit)
     findings = opened.folder.verify()
-    heads = [
-        json.loads(path.read_text(encoding="utf8"))["config"]["decisions_head"]
-        for path in opened.folder.path.glob("removal/*/manifest.json")
-    ]
+    heads = [json.loads(path.read_text(encoding="utf8"))["config"]["decisions_head"] for path in manifests(opened.folder.path, "removal")]
     chain = opened.log.verify(heads)
     bad = [{"result": name, **asdict(f)} for name, files in findings.items() for f in files if f.state in ("corrupt", "missing")]
     archived = sum(f.state == "archived" for files in findings.values() for f in files)

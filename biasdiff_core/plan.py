@@ -16,7 +16,7 @@ from biasdiff_core.errors import ArtefactError, BiasDiffError
 from biasdiff_core.evaluation.crows_pairs import pairs_path
 from biasdiff_core.model.source import adapter_digest, locate
 from biasdiff_core.report import BASE, ORIGIN
-from biasdiff_core.workspace.artefacts import MANIFEST, Artefact, digest_file, is_complete, open_artefact, stage_key
+from biasdiff_core.workspace.artefacts import Artefact, digest_file, is_complete, manifests, open_artefact, stage_key
 from biasdiff_core.workspace.audits import AuditFolder, list_audits
 
 log = logging.getLogger(__name__)
@@ -109,7 +109,7 @@ TITLES: Mapping[Method, str] = {"retrain": "Retrain", "npo": "Unlearn with NPO",
 def removals(audit: AuditFolder) -> list[Artefact]:
     """Frozen removal sets of the present ranking, newest first."""
     ranking = plan(audit)["ranking"].key
-    found = [open_artefact(audit.path, "removal", p.parent.name) for p in (audit.path / "removal").glob(f"*/{MANIFEST}")]
+    found = [open_artefact(audit.path, "removal", p.parent.name) for p in manifests(audit.path, "removal")]
     return sorted((r for r in found if r.inputs["ranking"] == ranking), key=lambda r: r.created, reverse=True)
 
 
@@ -145,7 +145,7 @@ class _Builder:
 
     def _stale(self, stage: str, inputs: Mapping[str, str]) -> str:
         """Why an older result of this stage no longer counts: the first input that differs."""
-        for manifest in sorted((self.audit / stage).glob(f"*/{MANIFEST}")):
+        for manifest in manifests(self.audit, stage):
             before = json.loads(manifest.read_text(encoding="utf8"))["inputs"]
             for name, now in inputs.items():
                 if before.get(name) != now:
@@ -177,10 +177,10 @@ def _sources(audit: AuditFolder) -> tuple[dict[str, str], list[str]]:
 
 
 def _recorded(audit: Path, stage: str, name: str, error: Exception) -> str:
-    manifests = sorted((audit / stage).glob(f"*/{MANIFEST}"), key=lambda path: path.stat().st_mtime)
-    if not manifests:
+    found = sorted(manifests(audit, stage), key=lambda path: path.stat().st_mtime)
+    if not found:
         raise error
-    return str(json.loads(manifests[-1].read_text(encoding="utf8"))["inputs"][name])
+    return str(json.loads(found[-1].read_text(encoding="utf8"))["inputs"][name])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -222,7 +222,7 @@ def _rates(workspace: Path, config: AuditConfig) -> tuple[dict[str, float], bool
         if audit.config.model.name != config.model.name:
             continue
         for stage in DEFAULT_RATES:
-            for path in (audit.path / stage).glob(f"*/{MANIFEST}"):
+            for path in manifests(audit.path, stage):
                 record = json.loads(path.read_text(encoding="utf8"))
                 if record["facts"].get("work"):
                     rates[stage], measured = record["seconds"] / record["facts"]["work"], True

@@ -289,6 +289,7 @@ def test_a_state_that_carries_code_is_refused_and_not_run(
     [
         ({"peft_type": "IA3"}, "IA3"),
         ({"use_dora": True}, "use_dora"),
+        ({"use_rslora": True}, "use_rslora"),
         ({"bias": "all"}, "bias"),
         ({"modules_to_save": ["lm_head"]}, "modules_to_save"),
         ({"target_modules": "all-linear"}, "target_modules"),

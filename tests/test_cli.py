@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shlex
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -42,7 +43,7 @@ def documented_commands(text: str) -> list[Sequence[str]]:
     """Every `biasdiff …` in the code blocks of a Markdown text, as words."""
     blocks = re.findall(r"```(?:bash|sh)?\n(.*?)```", text, re.DOTALL)
     lines = [line.split(" #")[0].strip() for block in blocks for line in block.splitlines()]
-    return [line.split()[1:] for line in lines if line.startswith("biasdiff ")]
+    return [shlex.split(line)[1:] for line in lines if line.startswith("biasdiff ")]
 
 
 def test_status_shows_audits_stages_and_json(audit: Audit) -> None:
@@ -145,4 +146,4 @@ def test_every_command_has_help() -> None:
 
     for command in walk(main):
         assert command.help, command.name
-        assert all(option.help for option in command.params if isinstance(option, click.Option) and option.name not in ("auditor", "reason"))
+        assert all(option.help for option in command.params if isinstance(option, click.Option))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +15,13 @@ from streamlit.testing.v1 import AppTest
 from biasdiff_core.audit import Audit
 from biasdiff_core.errors import ReviewError
 from biasdiff_core.results import MetricResult
-from biasdiff_core.review.decisions import SIMULATED_AUDITOR, VERDICTS, DecisionLog
-from biasdiff_core.workspace.audits import WORKSPACE_VARIABLE, AuditFolder
+from biasdiff_core.review.decisions import SIMULATED_AUDITOR, VERDICTS, Decision, DecisionLog, Verdict
+from biasdiff_core.workspace.audits import WORKSPACE_VARIABLE
 from biasdiff_core.workspace.database import database
 from biasdiff_ui.decide import PENDING, origin_words
+from biasdiff_ui.examples import Examples
 from biasdiff_ui.explore_map import classes, drawn
-from biasdiff_ui.figures import style_alarm
+from biasdiff_ui.figures import estimates_at, style_alarm
 from biasdiff_ui.filters import Filter, score_bounds
 from biasdiff_ui.lasso import area_record, inside_areas, inside_polygon
 from biasdiff_ui.review_events import Event, Judge, TakeBack, acknowledged_number, fold_events, new_events, read_events, record_steps
@@ -29,6 +29,7 @@ from biasdiff_ui.review_queue import queue_ids
 from biasdiff_ui.verdicts import UNDECIDED
 from biasdiff_ui.why import word_difference
 from tests.reference.lasso_slow import inside_polygon_slow
+from tests.undecided import undecided_audit
 
 ROOT = Path(__file__).resolve().parents[1]
 CARD, QUEUE = "1-2", "undecided"
@@ -38,14 +39,10 @@ CARD, QUEUE = "1-2", "undecided"
 
 
 @pytest.fixture
-def audit(finished_audit: Audit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Audit:
+def audit(finished_workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Audit:
     """A copy of the finished audit that the app looks at; its simulated decisions undone."""
-    workspace = tmp_path / "workspace"
-    shutil.copytree(finished_audit.folder.workspace, workspace)
-    monkeypatch.setenv(WORKSPACE_VARIABLE, str(workspace))
-    copied = Audit(AuditFolder(workspace / "audits" / finished_audit.folder.id))
-    copied.log.undo(SIMULATED_AUDITOR)
-    return copied
+    monkeypatch.setenv(WORKSPACE_VARIABLE, str(finished_workspace))
+    return undecided_audit(finished_workspace)
 
 
 def open_page(audit: Audit, page: str, auditor: str = "Ana", **state: Any) -> AppTest:
@@ -269,6 +266,24 @@ def test_style_alarm_sounds_when_intervals_overlap() -> None:
     assert style_alarm(figures)[0] == "alarm"
     assert "Length alone ranks as well as influence here" in style_alarm(figures)[1]
     assert style_alarm({})[0] == "not known"
+
+
+def test_no_coverage_is_claimed_where_nothing_beyond_the_cut_is_inspected() -> None:
+    examples = unlabelled("abcdefgh")
+    decisions = {"a": decision("a", "biased"), "b": decision("b", "not_biased"), "c": decision("c", "biased")}
+    coverage, precision = estimates_at(examples, decisions, cut=4)
+    assert (coverage.value, precision.value, precision.n) == (None, 2 / 3, 3)
+    coverage, _ = estimates_at(examples, decisions, cut=2)  # of the 2 biased ones found, 1 lies within
+    assert (coverage.value, coverage.n) == (0.5, 2)
+
+
+def unlabelled(ids: str) -> Examples:
+    table = pd.DataFrame({"rank": range(1, len(ids) + 1), "id": list(ids), "label": np.nan})
+    return Examples(key="k", corpus_ids=tuple(ids), table=table, probes={}, top_probes=pd.DataFrame(), detection={}, duplicates={})
+
+
+def decision(id_: str, verdict: Verdict) -> Decision:
+    return Decision(example_id=id_, verdict=verdict, auditor="Ana", reason="", created="", inspected=True, action_id="1", selection=None)
 
 
 def test_word_difference_by_hand() -> None:

@@ -247,7 +247,8 @@ def test_rows_without_a_loss_token_are_left_out() -> None:
     model = tiny_lora("llama")
     directions, _ = probe_pass(model, 0, SGD, CountSketch(DIM, 3), sequences(2), ["a", "a"], 40)
     encoded = sequences(5)
-    with_empty = [Encoded(ids=(7,), loss_from=1), *encoded[:2], Encoded(ids=(7, 8), loss_from=2), *encoded[2:], Encoded(ids=(), loss_from=1)]
+    one, context_only, nothing = (Encoded(ids=ids, loss_from=start) for ids, start in (((7,), 1), ((7, 8), 2), ((), 1)))
+    with_empty = [one, *encoded[:2], context_only, *encoded[2:], nothing]
     rows = Featurizer(model, 0, SGD, CountSketch(DIM, 3), directions, 40).rows(with_empty)
     empty = np.array([True, False, False, True, False, False, False, True])
     assert (rows.tokens == 0).tolist() == empty.tolist()

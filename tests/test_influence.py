@@ -165,10 +165,11 @@ def warm(tmp_path_factory: pytest.TempPathFactory) -> list[Checkpoint]:
 def gathered(warm: list[Checkpoint], folder: Path, maps: MapConfig, proj_dim: int = 64, seed: int = 0) -> list[CheckpointStores]:
     collect(warm, tiny_corpus(PLANTED), tiny_probes(), folder, gradient_config(maps=maps, proj_dim=proj_dim, sketch_seed=seed))
     total = sum(c.learning_rate for c in warm)
-    return [
-        CheckpointStores(weight=c.learning_rate / total, **{s: GradientStore.open(folder / c.folder.name / s) for s in ("train", "probes", "twins")})
-        for c in warm
-    ]
+    made = []
+    for checkpoint in warm:
+        train, probes, twins = (GradientStore.open(folder / checkpoint.folder.name / side) for side in ("train", "probes", "twins"))
+        made.append(CheckpointStores(weight=checkpoint.learning_rate / total, train=train, probes=probes, twins=twins))
+    return made
 
 
 def seed_without_collisions(dim: int) -> int:
@@ -190,7 +191,7 @@ def test_projected_scores_equal_exact_ones_when_nothing_collides(warm: list[Chec
     assert sorted(exact) == sorted(projected)
     for name in exact:
         np.testing.assert_allclose(projected[name], exact[name], atol=2 * 2**-11, err_msg=str(name))
-    assert exact["mean"].std() > 0.01  # ten times that tolerance: the agreement is not that of a constant
+    assert np.ptp(exact["mean"]) > 20 * 2**-11  # the agreement is not that of a constant
 
 
 @pytest.mark.parametrize(("train", "probe"), [("sgd", "sgd"), ("adam", "sgd")])
@@ -217,9 +218,7 @@ def test_an_example_that_is_a_probe_ranks_first(warm: list[Checkpoint], tmp_path
 
 
 @pytest.mark.parametrize(("train", "probe"), [("sgd", "sgd"), ("adam", "sgd"), ("less", "sgd"), ("adam_own", "sgd")])
-def test_a_planted_probe_ranks_first_against_all_probes_of_its_type(
-    warm: list[Checkpoint], tmp_path: Path, train: str, probe: str
-) -> None:
+def test_a_planted_probe_ranks_first_against_all_probes_of_its_type(warm: list[Checkpoint], tmp_path: Path, train: str, probe: str) -> None:
     stores = gathered(warm, tmp_path / "g", MapConfig(train=train, probe=probe))  # type: ignore[arg-type]
     scores = exact_cosines(stores, {"age": 2, "gender": 4})["mean:gender"].to_numpy()
     assert rank(stores[0].train.ids, scores)["id"][0] == tiny_corpus(PLANTED)[-1].id

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -129,3 +130,14 @@ def test_the_socket_test_can_fail(tmp_path: Path) -> None:
     code = REFUSE_SOCKETS.split("from biasdiff_core")[0] + "socket.create_connection(('127.0.0.1', 9))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "a socket was opened" in result.stderr
+
+
+def test_an_existing_adapter_takes_the_place_of_the_warm_up(finished_audit: Audit, tmp_path: Path) -> None:
+    """The origin's own last checkpoint, given as an adapter, leads to the same scores."""
+    origin = sorted(finished_audit.artefact("warmup").folder.glob("epoch-*"))[-1]
+    config = replace(finished_audit.config, name="adapted", model=replace(finished_audit.config.model, adapter=str(origin)))
+    audit = Audit.from_config(config, tmp_path / "workspace")
+    Pipeline(audit.folder).analyse(until="ranking")
+    before, after = (a.ranking().set_index("id")["score"] for a in (finished_audit, audit))
+    assert after.loc[before.index].to_numpy() == pytest.approx(before.to_numpy(), abs=1e-6)
+    assert not list(audit.folder.path.rglob("*.pt"))

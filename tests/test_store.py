@@ -48,8 +48,8 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def test_ranges_cover_every_row_once() -> None:
-    assert shard_ranges(COUNT, SIZE) == [range(0, 5), range(5, 10), range(10, 15), range(15, 20), range(20, 23)]
-    assert shard_ranges(5, 5) == [range(0, 5)] and shard_ranges(2, 5) == [range(0, 2)]
+    assert shard_ranges(COUNT, SIZE) == [range(5), range(5, 10), range(10, 15), range(15, 20), range(20, 23)]
+    assert shard_ranges(5, 5) == [range(5)] and shard_ranges(2, 5) == [range(2)]
 
 
 def test_what_is_read_is_what_was_written(tmp_path: Path) -> None:

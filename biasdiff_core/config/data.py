@@ -30,7 +30,7 @@ class CorpusConfig:
         if self.text_column is not None:
             require(
                 pair == (None, None),
-                f"corpus.text_column is {self.text_column!r} and corpus.prompt_column/completion_column are {pair!r}: they exclude each other.",
+                f"corpus.text_column is {self.text_column!r} and corpus.prompt_column/completion_column are {pair!r}: not both.",
                 "Give the text column, or prompt and completion.",
             )
         else:

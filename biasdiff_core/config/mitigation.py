@@ -25,10 +25,7 @@ class RemovalConfig:
 
 @config_class
 class NPOConfig:
-    """Negative Preference Optimization (Zhang et al. 2024; paper Eq. 7 with 2/β) + NLL on the retain set.
-
-    `retain_per_forget`: retain examples a forgotten one in each step.
-    """
+    """Negative Preference Optimization (Zhang et al. 2024; paper Eq. 7 with 2/β) + NLL on as many retain examples."""
 
     beta: float = 0.1
     forget_weight: float = 0.05

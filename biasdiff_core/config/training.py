@@ -12,7 +12,7 @@ class TrainingConfig:
     """AdamW with a warm-up and a cosine schedule counted in optimizer steps.
 
     `batch_size`: examples an optimizer step. `token_budget`: padded tokens of one forward pass (about 500 on a 2-core CPU;
-    it cuts a batch into micro-batches and changes no result beyond rounding).
+    it cuts a batch into micro-batches and changes nothing but rounding and which dropout masks are drawn).
     """
 
     epochs: int = 3
@@ -37,6 +37,7 @@ class TrainingConfig:
             max_grad_norm=self.max_grad_norm,
             epsilon=self.epsilon,
         )
+        require(self.weight_decay >= 0, f"training.weight_decay is {self.weight_decay}, but must not be negative.")
         require_fraction("training", warmup_ratio=self.warmup_ratio)
         for name in ("beta1", "beta2"):
             value = getattr(self, name)

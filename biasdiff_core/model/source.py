@@ -21,6 +21,7 @@ HASHED_SUFFIXES = (".safetensors", ".json", ".txt", ".model", ".gguf", ".jinja")
 PLAIN_LORA = {
     "peft_type": "LORA",
     "use_dora": False,
+    "use_rslora": False,
     "bias": "none",
     "lora_bias": False,
     "modules_to_save": None,

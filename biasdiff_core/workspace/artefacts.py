@@ -122,6 +122,11 @@ def open_artefact(audit: Path, stage: str, key: str) -> Artefact:
     return Artefact(folder=folder, stage=stage, key=key, **{name: record[name] for name in names})
 
 
+def manifests(audit: Path, stage: str = "*") -> list[Path]:
+    """Manifests of the finished results of one stage, or of all, in a stable order."""
+    return sorted(path for path in audit.glob(f"{stage}/*/{MANIFEST}") if path.parent.suffix != ".partial")
+
+
 def is_complete(audit: Path, stage: str, key: str) -> bool:
     """Whether the result is there."""
     return (audit / stage / key / MANIFEST).exists()
@@ -140,7 +145,7 @@ def publish(audit: Path, stage: str, config: Any, inputs: Mapping[str, str], *, 
     """Make the result of `stage`; on leaving without an exception it is published under its key.
 
     A partial folder of an earlier, killed run is kept when `resumable`, else cleared first. Raises JobError when
-    another process is making the same result.
+    another process is making the same result, or has made it.
     """
     record = _key_record(stage, config, inputs)
     key = digest_json(record)[:12]
@@ -148,6 +153,8 @@ def publish(audit: Path, stage: str, config: Any, inputs: Mapping[str, str], *, 
     partial = audit / stage / f"{key}.partial"
     partial.parent.mkdir(parents=True, exist_ok=True)
     with _locked(audit / stage / f".{key}.lock", f"{stage} {key}"):
+        if is_complete(audit, stage, key):
+            raise JobError(f"{stage} {key} is finished already, by another process.", "Nothing is left to do: open it.")
         if partial.exists() and not resumable:
             shutil.rmtree(partial)
         partial.mkdir(exist_ok=True)

@@ -19,7 +19,7 @@ from biasdiff_core.config import AuditConfig
 from biasdiff_core.config.file import canonical, dump, load
 from biasdiff_core.errors import ArtefactError
 from biasdiff_core.version import __version__
-from biasdiff_core.workspace.artefacts import MANIFEST, Finding, digest_json, verify, write_atomic
+from biasdiff_core.workspace.artefacts import Finding, digest_json, manifests, verify, write_atomic
 
 WORKSPACE_VARIABLE = "BIASDIFF_WORKSPACE"
 PACKAGES = ("torch", "transformers", "peft", "numpy", "pandas", "faiss-cpu", "umap-learn", "streamlit")
@@ -57,7 +57,7 @@ class AuditFolder:
 
     def manifests(self) -> list[Path]:
         """Manifest of every finished stage result."""
-        return sorted(path for path in self.path.glob(f"*/*/{MANIFEST}") if not path.parent.name.endswith(".partial"))
+        return manifests(self.path)
 
     def verify(self) -> dict[str, list[Finding]]:
         """Re-hash every file of every stage result; keyed by `<stage>/<key>`."""
