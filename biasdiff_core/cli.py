@@ -323,7 +323,7 @@ def verify(audit: str, as_json: bool) -> None:
 
 
 @main.command()
-@click.option("--port", type=int, default=8501, show_default=True)
+@click.option("--port", type=int, default=8501, show_default=True, help="Port on 127.0.0.1.")
 @click.option("--audit", help="Open on this audit.")
 @command
 def app(port: int, audit: str | None) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -143,6 +146,25 @@ def test_the_form_checks_data_and_says_what_it_will_cost(workspace: Path, tiny_m
     app.text_input("new_corpus_path").set_value(str(tmp_path / "absent.csv")).run()
     assert any("absent" in error.value for error in app.error)
     assert not (workspace / "audits").exists()
+
+
+HOSTILE = "![x](https://example.org/a.png) <img src=x onerror=alert(1)> :red[b] $a$ [c](https://example.org)"
+
+
+def test_text_of_a_dataset_is_never_markup(workspace: Path, finished_audit: Audit, tmp_path: Path) -> None:
+    corpus = write_corpus(tmp_path / "hostile.csv")
+    corpus.write_text(corpus.read_text(encoding="utf8").replace("women", HOSTILE).replace("forum", HOSTILE), encoding="utf8")
+    config = finished_audit.config
+    audit = Audit.from_config(replace(config, name="hostile", corpus=replace(config.corpus, path=str(corpus))), workspace)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        audit.run()
+    for name in PAGES:
+        app = open_page(name, **{STATE.auditor: "ana"})
+        assert not app.exception
+        rendered = [*app.markdown, *app.caption, *app.info, *app.warning, *app.error, *app.success, *app.subheader, *app.header, *app.html]
+        # Escaped, every bracket and angle has a backslash before it.
+        assert not [e.value for e in rendered if re.search(r"(?<!\\)(!\[x\]|<img|:red\[b|\[c\]\()", e.value)], name
 
 
 def test_every_shipped_page_begins_with_the_boot_guard() -> None:

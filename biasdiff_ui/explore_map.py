@@ -1,0 +1,124 @@
+"""The map of Explore: UMAP coordinates as ECharts series, one a class, with a polygon and a box brush."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import streamlit as st
+
+from biasdiff_ui.verdicts import COLOURS, GREY, UNDECIDED, VERDICTS, WORDS
+
+ColourBy = Literal["influence", "decision", "source", "group", "known label"]
+MAX_POINTS = 200_000
+SMALL = 20_000  # up to so many points the hover text carries the rank
+SYMBOLS = ("circle", "diamond", "triangle", "rect")  # a shape beside each colour
+CATEGORIES = ("#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7", "#F0E442")  # Okabe and Ito (2008)
+INFLUENCE = ("#D55E00", "#E69F00", "#56B4E9", GREY)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Classes:
+    """A class a point: `codes` [n] into `words` and `colours`."""
+
+    words: Sequence[str]
+    colours: Sequence[str]
+    codes: np.ndarray
+
+
+def classes(table: pd.DataFrame, verdicts: pd.Series, colour_by: ColourBy, cut: int) -> Classes:
+    """The classes of the rows of `table`. `cut`: how many examples the selection takes from the top of the ranking."""
+    if colour_by == "influence":
+        bounds = [cut / 2, cut, 2 * cut]
+        words = [f"top half of the cut (to rank {cut // 2})", f"rest of the cut (to {cut})", f"next (to {2 * cut})", "below"]
+        return Classes(words=words, colours=INFLUENCE, codes=np.searchsorted(bounds, table["rank"].to_numpy(), side="left"))
+    if colour_by == "decision":
+        return _coded(
+            verdicts, [UNDECIDED, *VERDICTS], [WORDS[v] for v in (UNDECIDED, *VERDICTS)], [COLOURS[v] for v in (UNDECIDED, *VERDICTS)]
+        )
+    if colour_by == "known label":
+        labels = pd.Series(np.select([table["label"] == 1, table["label"] == 0], ["biased", "not biased"], "unknown"))
+        return _coded(labels, ["not biased", "biased", "unknown"], None, [COLOURS["not_biased"], COLOURS["biased"], GREY])
+    return _most_frequent(table[colour_by])
+
+
+def _coded(values: pd.Series, order: Sequence[str], words: Sequence[str] | None, colours: Sequence[str]) -> Classes:
+    return Classes(words=words or order, colours=colours, codes=pd.Index(order).get_indexer(pd.Index(values)))
+
+
+def _most_frequent(values: pd.Series) -> Classes:
+    """The most frequent values, one colour each, and `other`."""
+    named = list(values.value_counts().index[: len(CATEGORIES)])
+    codes = pd.Index(named).get_indexer(pd.Index(values))
+    others = codes < 0
+    if not others.any():
+        return Classes(words=named, colours=CATEGORIES, codes=codes)
+    return Classes(words=[*named, "other"], colours=[*CATEGORIES[: len(named)], GREY], codes=np.where(others, len(named), codes))
+
+
+def drawn(rank: np.ndarray, decided: np.ndarray, cut: int, limit: int = MAX_POINTS) -> np.ndarray:
+    """Rows to draw, [n] bool: all within the cut and all decided, of the others a seeded sample that fills up to `limit`."""
+    keep: np.ndarray = (rank <= cut) | decided
+    others = np.flatnonzero(~keep)
+    room = max(0, limit - int(keep.sum()))
+    if len(others) > room:
+        others = np.random.default_rng(0).choice(others, room, replace=False)
+    keep[others] = True
+    return keep
+
+
+def map_spec(table: pd.DataFrame, found: Classes) -> dict[str, Any]:
+    """The chart of the rows of `table` (x, y, rank, score): sent as Arrow, float32, a dataset a class."""
+    columns = ["x", "y", "rank"] if len(table) <= SMALL else ["x", "y"]
+    points = table[columns].astype({"x": np.float32, "y": np.float32})
+    present = [code for code in range(len(found.words)) if (found.codes == code).any()]
+    size = 7 if len(table) <= 2_000 else 4 if len(table) <= SMALL else 2
+    series = [
+        {
+            "type": "scatter",
+            "name": found.words[code],
+            "datasetIndex": place,
+            "encode": {"x": "x", "y": "y"},
+            "large": True,
+            "largeThreshold": SMALL,
+            "symbol": SYMBOLS[code % len(SYMBOLS)],
+            "symbolSize": size,
+            "itemStyle": {"color": found.colours[code], "opacity": 0.8},
+        }
+        for place, code in enumerate(present)
+    ]
+    hidden = {part: {"show": False} for part in ("axisLabel", "axisTick", "axisLine", "splitLine")}
+    axis = {"type": "value", "scale": True, **hidden}
+    return {
+        "animation": False,
+        "dataset": [{"source": points[found.codes == code]} for code in present],
+        "legend": {"top": 34, "left": 0, "type": "scroll", "itemWidth": 10, "itemHeight": 10},
+        "toolbox": {
+            "left": 0,
+            "top": 0,
+            "itemSize": 18,
+            "feature": {
+                "brush": {
+                    "type": ["polygon", "rect", "keep", "clear"],
+                    "title": {"polygon": "Lasso", "rect": "Box", "keep": "Several areas", "clear": "Clear"},
+                }
+            },
+        },
+        "brush": {"xAxisIndex": "all", "yAxisIndex": "all", "throttleType": "debounce", "throttleDelay": 200},
+        "dataZoom": [{"type": "inside", "xAxisIndex": 0}, {"type": "inside", "yAxisIndex": 0}],
+        "tooltip": {"trigger": "item", **({"formatter": "{a}<br>rank {@rank}"} if "rank" in columns else {})},
+        "grid": {"left": 8, "right": 8, "top": 68, "bottom": 8},
+        "xAxis": axis,
+        "yAxis": axis,
+        "series": series,
+    }
+
+
+def draw_map(table: pd.DataFrame, found: Classes, key: str) -> list[dict[str, Any]]:
+    """Draw the map and return the areas brushed on it."""
+    described = f"Map of {len(table)} examples; near points have similar gradients. Classes: {', '.join(found.words)}."
+    event = st.echarts_chart(map_spec(table, found), height=440, key=key, on_select="rerun", alt=described)
+    return [dict(area) for area in event["selection"]["areas"]]

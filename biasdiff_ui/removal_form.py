@@ -1,0 +1,106 @@
+"""The removal set before it is frozen: policy, count, composition before and after; and the sets frozen already."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+import streamlit as st
+
+from biasdiff_core.audit import Audit
+from biasdiff_core.config import RemovalConfig
+from biasdiff_core.errors import BiasDiffError
+from biasdiff_core.plan import removals
+from biasdiff_core.review.removal import RemovalSet, removal_set
+from biasdiff_ui.format import count, moment
+from biasdiff_ui.loaders import table
+from biasdiff_ui.notices import plain
+
+CONFIRMED = "Only what was confirmed as biased"
+TOP = "Top of the ranking, less the false positives"
+SIMULATED = "Simulated: decisions of this audit were made by a program from the known labels, not by a person."
+
+
+def choose_policy(audit: Audit) -> RemovalConfig:
+    """The policy, and for the top of the ranking its percentage."""
+    default = audit.config.removal
+    chosen = st.radio("What is removed?", [CONFIRMED, TOP], index=int(default.policy == "top_percent"), key="mitigate_policy")
+    if chosen == CONFIRMED:
+        return RemovalConfig(policy="confirmed", percent=default.percent)
+    percent = st.slider("Top percent of the ranking", 1.0, 100.0, float(default.percent), 0.5, key="mitigate_percent")
+    return RemovalConfig(policy="top_percent", percent=percent)
+
+
+def preview(audit: Audit, policy: RemovalConfig) -> RemovalSet | None:
+    """The set that freezing would give now, described; None (and why) when it cannot be frozen."""
+    ranking = table(audit.artefact("ranking"), "ranking.parquet")["id"].tolist()
+    try:
+        removal = removal_set(policy, ranking, audit.log.current(), audit.log.head()[1])
+    except BiasDiffError as error:
+        st.info(plain(f"{error.what} {error.mend}"))
+        return None
+    share = 100 * len(removal.ids) / max(1, removal.ranked)
+    st.markdown(
+        plain(
+            f"{count(len(removal.ids), 'example')} of {removal.ranked:,} would be removed ({share:.1f} %): "
+            f"{removal.confirmed} confirmed as biased, {removal.undecided} undecided; {removal.false_positives} spared as false positives."
+        )
+    )
+    if removal.simulated:
+        st.warning(SIMULATED)
+    return removal
+
+
+def compositions(audit: Audit, removal: RemovalSet) -> None:
+    """Groups, sources and bias types before and after."""
+    corpus = table(audit.artefact("corpus"), "corpus.parquet").set_index("id")
+    columns = {"group": corpus["group"], "bias type of the nearest probe": nearest_types(audit), "source": corpus["source"]}
+    for name, values in columns.items():
+        if values.notna().any():
+            st.caption(f"By {name}")
+            st.dataframe(
+                composition(values, removal.ids, name), hide_index=True, column_config=_FORMATS, alt=f"Examples before and after by {name}"
+            )
+
+
+_FORMATS = {"removed, %": st.column_config.NumberColumn(format="%.1f")}
+
+
+def composition(values: pd.Series, removed: Sequence[str], name: str) -> pd.DataFrame:
+    """Examples before, removed and after by value of a column indexed by example id; most removed first."""
+    named = values.fillna("unknown").astype(str)
+    before, gone = named.value_counts(), named[named.index.isin(removed)].value_counts()
+    counts = pd.DataFrame({"before": before, "removed": gone}).fillna(0).astype(int).rename_axis(name).reset_index()
+    counts["after"] = counts["before"] - counts["removed"]
+    counts["removed, %"] = 100.0 * counts["removed"] / counts["before"]
+    return counts.sort_values(["removed", name], ascending=[False, True], ignore_index=True)
+
+
+def nearest_types(audit: Audit) -> pd.Series:
+    """For every example the bias type of the probe whose gradient is nearest to its own."""
+    nearest = table(audit.artefact("scores"), "top_probes.parquet").query("place == 1").set_index("id")["probe"]
+    kinds = table(audit.artefact("probes"), "probes.parquet").set_index("id")["bias_type"]
+    return nearest.map(kinds)
+
+
+def frozen_sets(audit: Audit) -> None:
+    """Removal sets frozen so far, newest first."""
+    found = removals(audit.folder)
+    if not found:
+        return
+    st.subheader("Frozen removal sets")
+    rows = [
+        {
+            "frozen": moment(one.created),
+            "policy": one.facts["policy"] + (f" {one.facts['percent']:g} %" if one.facts["percent"] else ""),
+            "removed": one.facts["candidates"] - one.facts["false_positives"],
+            "confirmed": one.facts["confirmed"],
+            "undecided": one.facts["undecided"],
+            "spared": one.facts["false_positives"],
+            "decisions": "simulated" if one.facts["simulated"] else "by people",
+            "SHA-256 of the ids": one.facts["digest"],
+            "key": one.key,
+        }
+        for one in found
+    ]
+    st.dataframe(pd.DataFrame(rows), hide_index=True, alt="Frozen removal sets")

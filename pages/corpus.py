@@ -1,0 +1,31 @@
+"""What the model learned from: counts, duplicates, leakage of probes, search."""
+
+import streamlit as st
+
+from biasdiff_core.corpus.probes import LeakageReport
+from biasdiff_core.corpus.summary import CorpusReport
+from biasdiff_ui.boot import require_boot
+from biasdiff_ui.corpus_view import counts, findings, search
+from biasdiff_ui.loaders import record, table
+from biasdiff_ui.notices import errors_shown
+from biasdiff_ui.state import current_audit
+from biasdiff_ui.timeline import opening
+
+require_boot("corpus")
+
+audit = current_audit()
+at = opening("Corpus", audit)
+if audit is not None and at is not None:
+    if not at.plan["probes"].done:
+        st.info("The corpus is shown here once the analysis has read it.")
+        st.stop()
+    with errors_shown():
+        corpus, probes = audit.artefact("corpus"), audit.artefact("probes")
+        rows = table(corpus, "corpus.parquet")
+        report = CorpusReport.from_json(record(corpus, "report.json"))
+        of_probes = record(probes, "report.json")
+        st.caption(f"{report.rows_used:,} of {report.rows_read:,} rows read are used.")
+        st.text(report.source)
+        counts(report, rows)
+        findings(report, rows, LeakageReport.from_json(of_probes["leakage"]), table(probes, "probes.parquet"), of_probes["notes"])
+        search(rows)

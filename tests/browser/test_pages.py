@@ -1,0 +1,54 @@
+"""Every page by deep link on a fresh server, light and dark, on a desk and on a phone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from biasdiff_core.workspace.audits import list_audits
+from tests.browser.conftest import Server
+
+pytestmark = pytest.mark.browser
+PAGES = {"": "Audits", "corpus": "Corpus", "explore": "Explore", "review": "Review", "mitigate": "Mitigate", "compare": "Compare"}
+PATIENCE = 60_000
+
+
+@pytest.fixture
+def browser_context_args(browser_context_args: dict[str, Any], request: pytest.FixtureRequest) -> dict[str, Any]:
+    """The colour scheme and width that a test names in its parameters."""
+    scheme, width = getattr(request, "param", ("light", 1280))
+    return {**browser_context_args, "color_scheme": scheme, "viewport": {"width": width, "height": 900}}
+
+
+def settled(page: Page) -> None:
+    """Wait until the script has run through, and see that no error is shown."""
+    expect(page.locator(".stApp[data-test-script-state=notRunning]")).to_be_attached(timeout=PATIENCE)
+    expect(page.get_by_test_id("stException")).to_have_count(0)
+    expect(page.locator("[data-testid=stAlertContentError]")).to_have_count(0)
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_a_deep_link_on_a_fresh_server_leads_to_its_page(
+    path: str, watched: Page, serve: Callable[[Path], Server], finished_workspace: Path
+) -> None:
+    audit = list_audits(finished_workspace)[0].id
+    watched.goto(f"{serve(finished_workspace).url}/{path}?audit={audit}")
+    expect(watched.get_by_role("heading", name=PAGES[path], exact=True)).to_be_visible(timeout=PATIENCE)
+    expect(watched.get_by_test_id("stSidebar").get_by_label("Your name", exact=True)).to_be_visible()  # app.py ran, so boot did
+    settled(watched)
+    expect(watched.get_by_test_id("stSidebar").get_by_role("combobox", name="Audit")).to_have_value(audit)
+
+
+@pytest.mark.parametrize("browser_context_args", [("light", 1280), ("dark", 1280), ("light", 390), ("dark", 390)], indirect=True)
+def test_every_page_in_both_palettes_and_widths(watched: Page, serve: Callable[[Path], Server], finished_workspace: Path) -> None:
+    server = serve(finished_workspace)
+    for path, title in PAGES.items():
+        watched.goto(f"{server.url}/{path}")
+        expect(watched.get_by_role("heading", name=title, exact=True)).to_be_visible(timeout=PATIENCE)
+        settled(watched)
+        wider = watched.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        assert wider <= 0, f"{title} is {wider} px wider than the window"
