@@ -11,6 +11,8 @@ from torch import Tensor
 
 from biasdiff_core.corpus.examples import TrainingExample
 
+CALL_COST = 16  # what one more call of the model costs, in padded tokens (135 M parameters on a CPU)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Encoded:
@@ -82,15 +84,25 @@ def truncate_text(tokenizer: Any, text: str, max_tokens: int) -> str:
 
 
 def length_batches(lengths: Sequence[int], token_budget: int) -> list[list[int]]:
-    """Indices sorted by length (ties by index) and cut so that rows × longest ≤ `token_budget` (a longer row stands alone)."""
-    batches: list[list[int]] = []
-    for index in sorted(range(len(lengths)), key=lambda i: (lengths[i], i)):
-        # Sorted ascending, so this row is the longest of its batch.
-        if batches and (len(batches[-1]) + 1) * lengths[index] <= token_budget:
-            batches[-1].append(index)
-        else:
-            batches.append([index])
-    return batches
+    """Indices by ascending length (ties by index), cut into batches of at most `token_budget` padded tokens at the least cost.
+
+    The cost of a batch is its padded tokens, rows × longest, and a constant for calling the model once more; the cut is
+    found exactly, by dynamic programming over the sorted lengths. A row longer than the budget stands alone.
+    """
+    order = sorted(range(len(lengths)), key=lambda i: (lengths[i], i))
+    best: list[tuple[int, int]] = [(0, 0)]  # after the first k rows: least cost, and where its last batch begins
+    for end in range(1, len(order) + 1):
+        longest, begins = lengths[order[end - 1]], end - 1
+        choices = []
+        while begins >= 0 and ((end - begins) * longest <= token_budget or begins == end - 1):
+            choices.append((best[begins][0] + (end - begins) * longest + CALL_COST, begins))
+            begins -= 1
+        best.append(min(choices))
+    batches, end = [], len(order)
+    while end:
+        batches.append(order[best[end][1] : end])
+        end = best[end][1]
+    return batches[::-1]
 
 
 def collate(encoded: Sequence[Encoded], rows: Iterable[int], pad_id: int, device: torch.device) -> Batch:
