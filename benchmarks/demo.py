@@ -16,6 +16,7 @@ from pathlib import Path
 
 import click
 
+from benchmarks.detection import report_detection
 from benchmarks.record import record, record_metric
 from biasdiff_core.audit import Audit
 from biasdiff_core.workspace.audits import WORKSPACE_VARIABLE
@@ -41,6 +42,7 @@ def main(which: str, workspace: Path | None, name: str) -> None:
             variant = manifest["facts"].get("variant")
             stage = f"{manifest['stage']}.{variant}" if variant else manifest["stage"]
             record(f"demo.{which}.seconds.{stage}", manifest["seconds"], n=manifest["facts"].get("work") or 1, unit="seconds", model=model)
+    report_detection("detection.demo", audit)
     comparison = audit.compare()
     for variant in comparison.variants:
         for metric in comparison.metrics[variant].values():

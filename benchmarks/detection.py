@@ -24,7 +24,7 @@ from biasdiff_core.config.presets import DEMO_CORPUS, DEMO_PROBES, preset
 from biasdiff_core.corpus.examples import Corpus
 from biasdiff_core.evaluation.detection import SCORES, detection_metrics
 from biasdiff_core.pipeline import Pipeline
-from biasdiff_core.results import Progress
+from biasdiff_core.results import MetricResult, Progress
 
 
 def trex_mix(name: str, n: int, seed: int, probes: int, folder: Path, which: str) -> AuditConfig:
@@ -89,21 +89,23 @@ def main(
 
     Pipeline(audit.folder, show).analyse(until="ranking")
     bar.close()
+    report_detection(f"detection.{corpus}", audit, dry)
+
+
+def report_detection(prefix: str, audit: Audit, dry: bool = False) -> None:
+    """Record (or print, when `dry`) how well an audit's ranking finds its known labels; for the demo also within the same groups."""
     scores = audit.artefact("scores")
     table = pd.read_parquet(scores.path("scores.parquet"))
-    print(f"maps {config.gradients.maps}, exact against projected mean cosine: r = {scores.facts['exact_projected_r']:.4f}")
-    _report(f"detection.{corpus}", table, audit.corpus(), config, dry)
-    if corpus == "demo":
+    _report(prefix, table, audit.corpus(), audit.config, dry)
+    if audit.config.corpus.path == "demo":
         kept = [example for example in audit.corpus() if example.source != "factual"]
         subset = table[table["id"].isin([example.id for example in kept])]
-        _report("detection.demo_same_group", subset, Corpus(kept), config, dry)
+        _report(f"{prefix}_same_group", subset, Corpus(kept), audit.config, dry)
+    r = scores.facts["exact_projected_r"]
+    print(f"maps {audit.config.gradients.maps}, exact against projected mean cosine: r = {r:.4f}")
     if not dry:
         record(
-            f"detection.{corpus}.exact_projected_r",
-            scores.facts["exact_projected_r"],
-            n=len(table),
-            unit="Pearson r of exact and projected scores",
-            model=config.model.name,
+            f"{prefix}.exact_projected_r", r, n=len(table), unit="Pearson r of exact and projected scores", model=audit.config.model.name
         )
 
 
@@ -119,10 +121,7 @@ def _report(prefix: str, table: pd.DataFrame, corpus: Corpus, config: AuditConfi
             _one(f"{prefix}.{metric.name.split('.')[1]}{percent:g}", metric, config, dry)
 
 
-def _one(name: str, metric: object, config: AuditConfig, dry: bool) -> None:
-    from biasdiff_core.results import MetricResult
-
-    assert isinstance(metric, MetricResult)
+def _one(name: str, metric: MetricResult, config: AuditConfig, dry: bool) -> None:
     if dry:
         print(f"{name} = {metric.text(4)} n={metric.n}")
     else:
