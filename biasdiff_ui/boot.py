@@ -13,8 +13,11 @@ from pathlib import Path
 import streamlit as st
 from streamlit.navigation.page import StreamlitPage
 
-from biasdiff_core.errors import ArtefactError
-from biasdiff_core.workspace.audits import default_workspace, install_audit
+from biasdiff_core.errors import BiasDiffError
+from biasdiff_core.review.decisions import DecisionLog
+from biasdiff_core.review.removal import replay
+from biasdiff_core.workspace.audits import AuditFolder, default_workspace, install_shipped
+from biasdiff_core.workspace.database import database
 from biasdiff_ui.state import STATE
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -25,23 +28,18 @@ def boot() -> None:
     """Once a session: install the finished demo audits that come with the project, and mark the session as booted."""
     if not st.session_state.get(STATE.booted):
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-        for source in sorted(SHIPPED_AUDITS.glob("*/audit.yaml")):
-            _install(source.parent)
+        for audit in install_shipped(SHIPPED_AUDITS, default_workspace()):
+            _take_over_decisions(audit)
         st.session_state[STATE.booted] = True
 
 
-def _install(source: Path) -> None:
-    from biasdiff_core.review.decisions import DecisionLog
-    from biasdiff_core.review.removal import replay
-    from biasdiff_core.workspace.database import database
-
-    audit = install_audit(source, default_workspace())
+def _take_over_decisions(audit: AuditFolder) -> None:
     log = DecisionLog(database(audit.workspace), audit.id)
     frozen = sorted(audit.path.glob("removal/*/decisions.jsonl"))
     if frozen and not log.actions():
         try:
             replay(log, frozen[-1])
-        except ArtefactError as error:
+        except BiasDiffError as error:
             st.warning(f"The decisions of {audit.id} could not be taken over: {error}")
 
 

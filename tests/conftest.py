@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import warnings
 from pathlib import Path
@@ -9,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from biasdiff_core.audit import Audit
-from biasdiff_core.workspace.audits import WORKSPACE_VARIABLE
+from biasdiff_core.workspace.audits import SHIPPED_FILE, WORKSPACE_VARIABLE
+from biasdiff_ui.boot import SHIPPED_AUDITS
 from tests.tiny_audit import save_model, tiny_config
 
 
@@ -35,8 +37,10 @@ def finished_audit(tmp_path_factory: pytest.TempPathFactory, tiny_model_folder: 
 
 @pytest.fixture
 def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty workspace that the app and the command line use."""
+    """An empty workspace that the app and the command line use: the shipped audits were installed there and deleted again."""
     folder = tmp_path / "workspace"
+    folder.mkdir()
+    (folder / SHIPPED_FILE).write_text(json.dumps([path.name for path in SHIPPED_AUDITS.iterdir()]), encoding="utf8")
     monkeypatch.setenv(WORKSPACE_VARIABLE, str(folder))
     return folder
 
@@ -44,5 +48,5 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def finished_workspace(workspace: Path, finished_audit: Audit) -> Path:
     """A workspace of the test's own that holds a copy of the finished audit and its decisions."""
-    shutil.copytree(finished_audit.folder.workspace, workspace)
+    shutil.copytree(finished_audit.folder.workspace, workspace, dirs_exist_ok=True)
     return workspace

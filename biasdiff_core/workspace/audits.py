@@ -7,6 +7,7 @@ import os
 import platform
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -22,6 +23,7 @@ from biasdiff_core.version import __version__
 from biasdiff_core.workspace.artefacts import Finding, digest_json, manifests, verify, write_atomic
 
 WORKSPACE_VARIABLE = "BIASDIFF_WORKSPACE"
+SHIPPED_FILE = "shipped.json"
 PACKAGES = ("torch", "transformers", "peft", "numpy", "pandas", "faiss-cpu", "umap-learn", "streamlit")
 
 
@@ -85,9 +87,16 @@ def create_audit(workspace: Path, config: AuditConfig) -> AuditFolder:
 
 
 def list_audits(workspace: Path) -> list[AuditFolder]:
-    """All audits of the workspace, newest first."""
-    folders = [path for path in (workspace / "audits").glob("*") if (path / "audit.yaml").exists()]
-    return [AuditFolder(path) for path in sorted(folders, key=lambda path: path.stat().st_mtime, reverse=True)]
+    """All audits of the workspace, the latest created first."""
+    folders = [path.parent for path in (workspace / "audits").glob("[!.]*/audit.yaml")]
+    return [AuditFolder(path) for path in sorted(folders, key=_created, reverse=True)]
+
+
+def _created(folder: Path) -> tuple[str, str]:
+    try:
+        return str(json.loads((folder / "environment.json").read_text(encoding="utf8"))["created"]), folder.name
+    except (OSError, ValueError, KeyError):
+        return "", folder.name
 
 
 def find_audit(workspace: Path, reference: str) -> AuditFolder:
@@ -105,16 +114,30 @@ def find_audit(workspace: Path, reference: str) -> AuditFolder:
     raise ArtefactError(f"{reference!r} may mean {', '.join(audit.id for audit in found)}.", "Give the whole id.")
 
 
-def install_audit(source: Path, workspace: Path) -> AuditFolder:
-    """Copy a finished audit folder (such as the demo that comes with the project) into the workspace, once."""
-    target = workspace / "audits" / source.name
-    if not target.exists():
-        partial = target.with_name(f".{source.name}.partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        shutil.copytree(source, partial)
-        for name in ("logs", "progress"):
-            (partial / name).mkdir(exist_ok=True)
-        os.replace(partial, target)
+def install_shipped(shipped: Path, workspace: Path) -> list[AuditFolder]:
+    """Copy the finished audits of the folder `shipped` into the workspace, each once: one that was deleted stays away.
+
+    Returns those that were copied now.
+    """
+    record = workspace / SHIPPED_FILE
+    before = set(json.loads(record.read_text(encoding="utf8"))) if record.exists() else set()
+    new = [path.parent for path in sorted(shipped.glob("*/audit.yaml")) if path.parent.name not in before]
+    installed = [_copy_audit(source, workspace / "audits" / source.name) for source in new]
+    if new:
+        write_atomic(record, json.dumps(sorted(before | {source.name for source in new})))
+    return installed
+
+
+def _copy_audit(source: Path, target: Path) -> AuditFolder:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{source.name}-", dir=target.parent))
+    shutil.copytree(source, partial, dirs_exist_ok=True)
+    for name in ("logs", "progress"):
+        (partial / name).mkdir(exist_ok=True)
+    try:
+        partial.rename(target)
+    except OSError:  # another session copied it first
+        shutil.rmtree(partial)
     return AuditFolder(target)
 
 
