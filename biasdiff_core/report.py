@@ -193,7 +193,8 @@ def headline(comparison: Comparison) -> list[str]:
         before, after = comparison.metrics[ORIGIN].get("perplexity"), comparison.metrics[variant].get("perplexity")
         cost = f"; held-out perplexity {before.text()} before, {after.text()} after" if before and after else ""
         if share is None or share.value is None:
-            sentences.append(f"{variant}: the share of the induced rise that it undid is not defined here{cost}.")
+            why = f", since {share.convention.rpartition('; ')[2]}" if share else ""
+            sentences.append(f"{variant}: the share of the induced rise that it undid is not defined{why}{cost}.")
         else:
             sentences.append(f"{variant} undid {share.text(0)} % of the induced rise in stereotype margin ({scorings[-1]} scoring){cost}.")
     return sentences
