@@ -7,6 +7,7 @@ import os
 import platform
 import sys
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,12 @@ from biasdiff_core.workspace.audits import environment
 
 RESULTS = Path(__file__).parent / "results.jsonl"
 DATA = Path(os.environ.get("BIASDIFF_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
+
+
+@cache
+def _here() -> dict[str, Any]:
+    """Taken once a run: the rows that it appends must not make its own commit look changed."""
+    return environment()
 
 
 def record(
@@ -29,7 +36,7 @@ def record(
     against: str = "",
 ) -> dict[str, Any]:
     """Append the row and print it. `against`: what it was measured beside, in the same run."""
-    here = environment()
+    here = _here()
     row = {
         "metric": metric,
         "value": value,
