@@ -29,11 +29,12 @@ def quick(name: str) -> AuditConfig:
 
 
 def standard(name: str) -> AuditConfig:
-    """3 gentle epochs (fitting harder ranked worse, docs/log.md), all 1508 pairs of CrowS-Pairs, and the random control."""
+    """3 gentle epochs, Eq. 5 over all of them (docs/log.md), all 1508 pairs of CrowS-Pairs, and the random control."""
     base = quick(name)
     return replace(
         base,
         warmup=WarmupConfig(training=TrainingConfig(epochs=3, learning_rate=2e-4)),
+        gradients=replace(base.gradients, checkpoints="all"),
         mitigation=MitigationConfig(methods=("retrain", "npo", "random")),
         evaluation=EvaluationConfig(perplexity=PerplexityConfig(limit=None)),
     )
