@@ -1,32 +1,135 @@
-"""CrowS-Pairs of the bundled model on all pairs, in both conventions: the reference figures of the evaluation.
+"""CrowS-Pairs of the bundled model: the reference figures of the evaluation, and the same pairs in lm-evaluation-harness.
 
-python -m benchmarks.crows_pairs
+python -m benchmarks.crows_pairs                       all scorings on all pairs, after the bos token where one is asked for
+python -m benchmarks.crows_pairs --prefix 0            the same after token 0, <|endoftext|>
+python -m benchmarks.crows_pairs --against lm-eval     log-likelihoods and speed beside lm-evaluation-harness (extra lm-eval)
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from importlib.metadata import version
+from statistics import median
+from typing import Any, get_args
+
+import click
+import numpy as np
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from benchmarks.record import record, record_metric
 from biasdiff_core.config import CrowsPairsConfig, EvaluationConfig, ModelConfig
-from biasdiff_core.evaluation.crows_pairs import figures, load_pairs, score_pairs
+from biasdiff_core.config.evaluation import Scoring
+from biasdiff_core.evaluation.crows_pairs import figures, score_pairs
+from biasdiff_core.evaluation.pairs import Pair, load_pairs
 from biasdiff_core.model.load import load_model
-from biasdiff_core.results import no_progress
 from biasdiff_core.workspace.audits import default_workspace
 
+SCORINGS: tuple[Scoring, ...] = get_args(Scoring)
+BATCH_SIZES = (1, 8, 16, 32, 64)
+ROUNDS = 5
+SETTINGS = EvaluationConfig()
 
-def main() -> None:
-    """Score all 1508 pairs and record the metric, stereotype and anti-stereotype scores."""
-    config, model = EvaluationConfig(crows_pairs=CrowsPairsConfig()), ModelConfig()
-    loaded = load_model(model, default_workspace())
-    pairs = load_pairs(config.crows_pairs)
-    for scoring in config.crows_pairs.scorings:
-        started = time.monotonic()
-        scores = score_pairs(loaded.model, loaded.tokenizer, pairs, (scoring,), token_budget=config.token_budget, progress=no_progress)
-        seconds = time.monotonic() - started
-        for metric in figures(scores, scoring, bootstrap=config.bootstrap, seed=config.seed)[:4]:
-            record_metric(metric.name, metric, model=model.name)
-        record(f"crows_pairs.{scoring}.seconds", seconds, n=len(pairs), unit="seconds for all pairs", model=model.name)
+
+@click.command()
+@click.option("--against", type=click.Choice(["lm-eval"]), help="Compare with this program instead.")
+@click.option("--prefix", default="bos", show_default=True, help="bos, eos, none or a token id, for all scorings but `paper`.")
+@click.option("--pairs", type=int, help="So many pairs, drawn with a seed. Default: all.")
+@click.option("--speed-pairs", type=int, default=100, show_default=True, help="Pairs that the speed is measured on.")
+@click.option("--dry", is_flag=True, help="Print, but record nothing (for trials).")
+def main(against: str | None, prefix: str, pairs: int | None, speed_pairs: int, dry: bool) -> None:
+    """Record the figures of every scoring, or how the log-likelihoods and the speed compare."""
+    loaded = load_model(ModelConfig(), default_workspace())
+    chosen = load_pairs(CrowsPairsConfig(pairs=pairs))
+    bundled = (ModelConfig().name, loaded.model)
+    if against is None:
+        reference_figures(*bundled, loaded.tokenizer, chosen, prefix, dry)
+        return
+    for name, model in (bundled, ("tiny GPT-2, random weights", tiny_gpt2(len(loaded.tokenizer)))):
+        largest_difference(name, model, loaded.tokenizer, chosen, dry)
+    speed(*bundled, loaded.tokenizer, load_pairs(CrowsPairsConfig(pairs=speed_pairs)), dry)
+
+
+def reference_figures(name: str, model: Any, tokenizer: Any, pairs: Sequence[Pair], prefix: str, dry: bool) -> None:
+    """Metric, stereotype and anti-stereotype score and mean margin in every scoring, and what the two passes took."""
+    started = time.monotonic()
+    scores = score_pairs(model, tokenizer, pairs, SCORINGS, token_budget=SETTINGS.token_budget, prefix=prefix)
+    seconds = time.monotonic() - started
+    for scoring in SCORINGS:
+        for metric in figures(scores, scoring, bootstrap=SETTINGS.bootstrap, seed=SETTINGS.seed)[:4]:
+            print(f"{metric.name} = {metric.text()} n={metric.n} {metric.convention}") if dry else record_metric(
+                metric.name, metric, model=name
+            )
+    _one("crows_pairs.seconds", seconds, n=len(pairs), unit="seconds for all scorings", model=name, dry=dry)
+
+
+def tiny_gpt2(vocabulary: int) -> GPT2LMHeadModel:
+    """Two layers of random weights, wide enough that context matters: another architecture, and positions that are learnt."""
+    torch.manual_seed(0)
+    config = GPT2Config(vocab_size=vocabulary, n_positions=512, n_embd=64, n_layer=2, n_head=4, initializer_range=0.2)
+    return GPT2LMHeadModel(config).eval()
+
+
+def largest_difference(name: str, model: Any, tokenizer: Any, pairs: Sequence[Pair], dry: bool) -> None:
+    """Every sentence's `sum` against the harness's log-likelihood."""
+    theirs = harness(model, tokenizer, 16)(pairs)
+    ours = summed(model, tokenizer, pairs)
+    worst = float(np.abs(ours - theirs).max())
+    unit = "nats, largest difference of a sentence's log-likelihood"
+    _one("crows.max_loglik_difference", worst, n=len(ours), unit=unit, model=name, dry=dry)
+
+
+def speed(name: str, model: Any, tokenizer: Any, pairs: Sequence[Pair], dry: bool) -> None:
+    """Seconds of the harness at its best batch size over ours: median of rounds that take turns, both warmed up."""
+    ways = {size: harness(model, tokenizer, size) for size in BATCH_SIZES}
+    ours = partial(summed, model, tokenizer)
+    seconds = {size: min(timed(way, pairs), timed(way, pairs)) for size, way in ways.items()}
+    ours(pairs)
+    best = min(seconds, key=seconds.__getitem__)
+    print("harness, seconds by batch size:", {size: round(taken, 2) for size, taken in seconds.items()})
+    ratios = [timed(ways[best], pairs) / timed(ours, pairs) for _ in range(ROUNDS)]
+    unit = f"times as fast, median of {ROUNDS} rounds in one process (low, high: extremes); its batch size {best}, {model.dtype}"
+    _one("crows.speed_vs_lm_eval", median(ratios), low=min(ratios), high=max(ratios), n=len(pairs), unit=unit, model=name, dry=dry)
+
+
+def summed(model: Any, tokenizer: Any, pairs: Sequence[Pair]) -> np.ndarray:
+    """Our log-likelihoods [2 · pairs], more and less in turn."""
+    frame = score_pairs(model, tokenizer, pairs, ("sum",), token_budget=SETTINGS.token_budget).frame
+    return frame[["more_sum", "less_sum"]].to_numpy().ravel()
+
+
+def harness(model: Any, tokenizer: Any, batch_size: int) -> Callable[[Sequence[Pair]], np.ndarray]:
+    """The harness's log-likelihoods [2 · pairs] of the same model object, each sentence after its own prefix token."""
+    from lm_eval.api.instance import Instance
+    from lm_eval.models.huggingface import HFLM
+
+    judge = HFLM(pretrained=model, tokenizer=tokenizer, backend="causal", batch_size=batch_size)
+
+    def log_likelihoods(pairs: Sequence[Pair]) -> np.ndarray:
+        sentences = [sentence for pair in pairs for sentence in (pair.sent_more, pair.sent_less)]
+        requests = [Instance(request_type="loglikelihood", doc={}, arguments=("", sentence), idx=0) for sentence in sentences]
+        return np.array([value for value, _ in judge.loglikelihood(requests, disable_tqdm=True)])
+
+    return log_likelihoods
+
+
+def timed(work: Callable[[Sequence[Pair]], np.ndarray], pairs: Sequence[Pair]) -> float:
+    """Seconds of one run."""
+    started = time.perf_counter()
+    work(pairs)
+    return time.perf_counter() - started
+
+
+def _one(
+    metric: str, value: float, *, n: int, unit: str, model: str, dry: bool, low: float | None = None, high: float | None = None
+) -> None:
+    against = f"lm-eval {version('lm-eval')}" if metric.startswith("crows.") else ""
+    if dry:
+        print(f"{metric} = {value} [{low}, {high}] n={n} {unit}, {model}, against {against or 'nothing'}")
+    else:
+        record(metric, value, low=low, high=high, n=n, unit=unit, model=model, against=against)
 
 
 if __name__ == "__main__":

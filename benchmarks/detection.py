@@ -19,7 +19,7 @@ from tqdm import tqdm
 from benchmarks.record import record, record_metric, require_data
 from biasdiff_core.audit import Audit
 from biasdiff_core.config import AuditConfig, CorpusConfig, MapConfig, ProbeConfig
-from biasdiff_core.config.gradients import OptimizerMap
+from biasdiff_core.config.gradients import OptimizerMap, ScoreKind
 from biasdiff_core.config.presets import DEMO_CORPUS, DEMO_PROBES, preset
 from biasdiff_core.corpus.examples import Corpus
 from biasdiff_core.evaluation.detection import SCORES, detection_metrics
@@ -52,6 +52,7 @@ def trex_mix(name: str, n: int, seed: int, probes: int, folder: Path, which: str
 @click.option("--preset", "which", default="standard", show_default=True)
 @click.option("--train-map", type=click.Choice(["sgd", "rms", "less", "adam", "adam_own"]), help="Instead of the preset's.")
 @click.option("--probe-map", type=click.Choice(["sgd", "rms", "less", "adam", "adam_own"]), help="Instead of the preset's.")
+@click.option("--score", type=click.Choice(["mean", "centred", "contrast"]), help="Instead of the preset's.")
 @click.option("--epochs", type=int, help="Instead of the preset's.")
 @click.option("--learning-rate", type=float, help="Instead of the preset's.")
 @click.option("--checkpoints", type=click.Choice(["all", "last"]), help="Instead of the preset's.")
@@ -65,6 +66,7 @@ def main(
     which: str,
     train_map: OptimizerMap | None,
     probe_map: OptimizerMap | None,
+    score: ScoreKind | None,
     epochs: int | None,
     learning_rate: float | None,
     checkpoints: str | None,
@@ -79,7 +81,7 @@ def main(
         config = replace(preset(which, name), corpus=DEMO_CORPUS, probes=DEMO_PROBES)
     else:
         config = trex_mix(name, n, seed, probes, folder, which)
-    config = _changed(config, train_map, probe_map, epochs, learning_rate, checkpoints, seed)
+    config = _changed(config, train_map, probe_map, score, epochs, learning_rate, checkpoints, seed)
     audit = Audit.from_config(config, folder)
     bar = tqdm(total=1)
 
@@ -114,7 +116,7 @@ def _report(prefix: str, table: pd.DataFrame, corpus: Corpus, config: AuditConfi
     for metric in by_percent[35.0]:
         kind = metric.name.split(".")[1]
         if kind in SCORES:
-            name = {"score": "auroc"}.get(kind, f"{kind if kind in ('mean', 'contrast') else f'baseline.{kind}'}.auroc")
+            name = {"score": "auroc"}.get(kind, f"{kind if kind in ('mean', 'centred', 'contrast') else f'baseline.{kind}'}.auroc")
             _one(f"{prefix}.{name}", metric, config, dry)
     for percent, metrics in by_percent.items():
         for metric in metrics[-2:]:
@@ -132,6 +134,7 @@ def _changed(
     config: AuditConfig,
     train_map: OptimizerMap | None,
     probe_map: OptimizerMap | None,
+    score: ScoreKind | None,
     epochs: int | None,
     learning_rate: float | None,
     checkpoints: str | None,
@@ -141,7 +144,8 @@ def _changed(
     training = replace(training, epochs=epochs or training.epochs, learning_rate=learning_rate or training.learning_rate, seed=seed)
     maps = MapConfig(train=train_map or config.gradients.maps.train, probe=probe_map or config.gradients.maps.probe)
     gradients = replace(config.gradients, maps=maps, **({"checkpoints": checkpoints} if checkpoints else {}))
-    return replace(config, warmup=replace(config.warmup, training=training), gradients=gradients)
+    scores = replace(config.scores, kind=score or config.scores.kind)
+    return replace(config, warmup=replace(config.warmup, training=training), gradients=gradients, scores=scores)
 
 
 if __name__ == "__main__":

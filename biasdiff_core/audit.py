@@ -17,6 +17,7 @@ from typing import Any
 import pandas as pd
 
 from biasdiff_core.attribution.ranking import selected_count
+from biasdiff_core.comparison import BASE, ORIGIN
 from biasdiff_core.config import AuditConfig, RemovalConfig
 from biasdiff_core.config.mitigation import Method
 from biasdiff_core.config.presets import preset
@@ -26,7 +27,7 @@ from biasdiff_core.corpus.table import read_corpus_table
 from biasdiff_core.errors import ReviewError
 from biasdiff_core.model.source import lora_settings
 from biasdiff_core.plan import Plan, plan, removals, repair_plan, require_done
-from biasdiff_core.report import COMPARISON_FILE, HTML_FILE, MARKDOWN_FILE
+from biasdiff_core.report import COMPARISON_FILE, HTML_FILE, MARKDOWN_FILE, NOT_VARIANTS
 from biasdiff_core.results import Comparison, MetricResult, ProgressCallback, no_progress
 from biasdiff_core.review.decisions import Action, DecisionLog, Verdict
 from biasdiff_core.review.removal import freeze, load_removal, removal_set, replay
@@ -34,6 +35,8 @@ from biasdiff_core.review.simulate import decide_from_labels
 from biasdiff_core.workspace.artefacts import Artefact, open_artefact
 from biasdiff_core.workspace.audits import AuditFolder, create_audit, default_workspace, find_audit
 from biasdiff_core.workspace.database import database
+
+UNTRAINED = (BASE, "prompt")  # variants without weights of their own
 
 
 class Audit:
@@ -190,6 +193,21 @@ class Audit:
         if not frozen:
             raise ReviewError(f"No removal set is frozen in {self.folder.id}.", f"Run `biasdiff mitigate {self.folder.id}`.")
         return export_without(self.config.corpus, load_removal(frozen[0]).ids, target)
+
+    def export_model(self, variant: str, folder: Path) -> None:
+        """Write a variant's whole model, adapter merged in, into a new folder that plain `transformers` loads, with a model card.
+
+        `variant`: `origin`, or one that was mitigated (of the newest report that has it). Raises ReviewError for another name.
+        """
+        from biasdiff_core.pipeline import Pipeline
+
+        keys = {ORIGIN: self.artefact(f"evaluation:{ORIGIN}").key}
+        for report in reversed(self.reports()):
+            keys |= {name: key for name, key in report.inputs.items() if name not in (*NOT_VARIANTS, *UNTRAINED)}
+        if variant not in keys:
+            raise ReviewError(f"{self.folder.id} has no trained variant {variant!r}.", f"It has: {', '.join(keys)}.")
+        trained = open_artefact(self.folder.path, "evaluation", keys[variant]).inputs["adapter"]
+        Pipeline(self.folder).export_model(variant, trained, folder)
 
     def repair_plan(self, removal: Artefact, methods: Sequence[Method]) -> Plan:
         """What is done and left of the mitigations of a frozen removal set."""

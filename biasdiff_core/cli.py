@@ -22,12 +22,14 @@ from tqdm import tqdm
 
 from biasdiff_core import __version__
 from biasdiff_core.audit import Audit
+from biasdiff_core.comparison import BASE, ORIGIN
 from biasdiff_core.config import METHODS, RemovalConfig
 from biasdiff_core.config.file import load, parse
 from biasdiff_core.config.mitigation import Method
 from biasdiff_core.config.presets import PRESETS, demo
 from biasdiff_core.corpus.export import safe_cell
 from biasdiff_core.errors import BiasDiffError
+from biasdiff_core.gate import parse_condition, reasons_to_fail
 from biasdiff_core.results import Progress
 from biasdiff_core.workspace.artefacts import manifests
 from biasdiff_core.workspace.audits import WORKSPACE_VARIABLE, default_workspace, list_audits
@@ -272,26 +274,41 @@ def evaluate(audit: str, as_json: bool) -> None:
 
 @main.command()
 @audit_argument
+@click.option("--fail-if", "conditions", multiple=True, help='Exit 1 when it holds, e.g. "stereotype_margin.high > base.high".')
+@click.option("--variant", "variants", multiple=True, help="Judged by --fail-if; default: every mitigation.")
 @json_option
 @command
-def compare(audit: str, as_json: bool) -> None:
-    """Print the newest comparison of variants: figures with intervals, and paired tests."""
+def compare(audit: str, conditions: tuple[str, ...], variants: tuple[str, ...], as_json: bool) -> None:
+    """Print the newest comparison of variants: figures with intervals, and paired tests; for a CI also judge it."""
+    parsed = [parse_condition(text) for text in conditions]
     opened = Audit.open(audit)
+    found = opened.compare()
+    judged = variants or tuple(v for v in found.variants if v not in (BASE, ORIGIN))
+    reasons = reasons_to_fail(found, parsed, judged)
     if as_json:
-        click.echo(json.dumps(opened.compare().to_json(), indent=1))
+        click.echo(json.dumps({**found.to_json(), "failed": reasons}, indent=1))
     else:
         _print_comparison(opened)
+        for reason in reasons:
+            click.echo(f"FAILED {reason}", err=True)
+    if reasons:
+        raise SystemExit(1)
 
 
 @main.command()
 @audit_argument
-@click.argument("what", type=click.Choice(["cleaned", "report", "ranking"]))
+@click.argument("what", type=click.Choice(["cleaned", "report", "ranking", "model"]))
 @click.argument("target", type=click.Path(path_type=Path))
+@click.option("--variant", help="Which model: origin, or a method that was run.")
 @command
-def export(audit: str, what: str, target: Path) -> None:
-    """Write the cleaned corpus (original format), the report (HTML) or the ranking (CSV) to TARGET."""
+def export(audit: str, what: str, target: Path, variant: str | None) -> None:
+    """Write the cleaned corpus (original format), the report (HTML), the ranking (CSV) or a variant's whole model (folder) to TARGET."""
+    if (what == "model") != (variant is not None):
+        raise click.UsageError("--variant belongs to `model`, which needs it.")
     opened = Audit.open(audit)
-    if what == "cleaned":
+    if variant is not None:
+        opened.export_model(variant, target)
+    elif what == "cleaned":
         click.echo(f"{opened.export_cleaned(target)} rows written to {target}")
     elif what == "report":
         target.write_bytes(opened.report_files()[0].read_bytes())

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -20,33 +20,40 @@ from biasdiff_core.attribution.influence import CheckpointStores, exact_cosines,
 from biasdiff_core.attribution.map2d import coordinates
 from biasdiff_core.attribution.ranking import rank
 from biasdiff_core.attribution.store import GradientStore
-from biasdiff_core.config.mitigation import Method
+from biasdiff_core.comparison import BASE
+from biasdiff_core.config import StopConfig
+from biasdiff_core.config.gradients import ScoreKind
+from biasdiff_core.config.mitigation import UNLEARNINGS, Method, Unlearning
 from biasdiff_core.corpus.examples import Corpus, ProbeSet
 from biasdiff_core.corpus.probes import leakage, read_probes
 from biasdiff_core.corpus.read import read_corpus
 from biasdiff_core.corpus.table import read_corpus_table, read_probes_table, write_corpus, write_probes
 from biasdiff_core.errors import NumericError
-from biasdiff_core.evaluation import crows_pairs, perplexity
 from biasdiff_core.evaluation.detection import detection_metrics
-from biasdiff_core.mitigation.controls import random_removal
-from biasdiff_core.mitigation.npo import unlearn
+from biasdiff_core.evaluation.pairs import load_pairs
+from biasdiff_core.evaluation.stereoset import dev_pairs
+from biasdiff_core.evaluation.suites import Subject, evaluate
+from biasdiff_core.mitigation.adapter import ADAPTER_FOLDER, CARD_FILE, ModelCard, export_merged, keep_adapter
+from biasdiff_core.mitigation.controls import oracle_removal, random_removal, swap_removal
 from biasdiff_core.mitigation.retrain import retrain_without
-from biasdiff_core.model.checkpoint import OPTIMIZER_FILE, Checkpoint, import_checkpoint, list_checkpoints
+from biasdiff_core.mitigation.stopping import Pair
+from biasdiff_core.mitigation.unlearn import Material, unlearn
+from biasdiff_core.model.checkpoint import Checkpoint, import_checkpoint, list_checkpoints
 from biasdiff_core.model.finetune import finetune
 from biasdiff_core.model.load import LoadedModel, load_model
 from biasdiff_core.model.lora import ADAPTER_FILE, attach_adapter, detach_adapter
 from biasdiff_core.model.tokenise import count_tokens, truncate_text
-from biasdiff_core.plan import Plan, PlannedStage, plan, repair_plan
-from biasdiff_core.report import BASE, ORIGIN, write_report
+from biasdiff_core.plan import DEV_PROBES, NO_ADAPTER, Plan, PlannedStage, plan, repair_plan, unlearning_passes
+from biasdiff_core.report import write_report
 from biasdiff_core.results import Progress, ProgressCallback, no_progress
 from biasdiff_core.review.removal import load_removal
-from biasdiff_core.workspace.artefacts import Artefact, Draft, digest_file, open_artefact, publish, write_atomic
+from biasdiff_core.workspace.artefacts import Artefact, Draft, digest_file, digest_json, open_artefact, publish, write_atomic
 from biasdiff_core.workspace.audits import AuditFolder
 
 log = logging.getLogger(__name__)
 
 NULL_DRAWS = 20
-ADAPTER_FOLDER = "adapter"
+REMOVED_FILE = "removed.json"
 
 
 class Pipeline:
@@ -120,7 +127,7 @@ class Pipeline:
 
     def _probes(self, draft: Draft, stage: PlannedStage) -> None:
         probes, notes = read_probes(self.config.probes)
-        pairs = crows_pairs.load_pairs(self.config.evaluation.crows_pairs)
+        pairs = load_pairs(self.config.evaluation.crows_pairs)
         evaluation_texts = [text for pair in pairs for text in (pair.sent_more, pair.sent_less)]
         write_probes(probes, draft.folder / "probes.parquet")
         _write_json(draft.folder / "report.json", {"notes": notes, "leakage": leakage(probes, self.corpus, evaluation_texts).to_json()})
@@ -143,7 +150,8 @@ class Pipeline:
     def _gradients(self, draft: Draft, stage: PlannedStage) -> None:
         chosen = self._checkpoints()
         collect_gradients(self.loaded, self.corpus, self.probes, chosen, self.config.gradients, draft.folder, self.progress)
-        sentences = len(self.corpus) + len(self.probes) * (2 if self.probes.has_twins else 1)
+        pool = min(self.config.gradients.pool_size, len(self.corpus))
+        sentences = len(self.corpus) + len(self.probes) * (2 if self.probes.has_twins else 1) + pool
         draft.facts |= {"checkpoints": [c.folder.name for c in chosen], "work": sentences * len(chosen)}
 
     def _checkpoints(self) -> list[Checkpoint]:
@@ -160,7 +168,8 @@ class Pipeline:
             train = GradientStore.open(place / "train", expect={"model": self.loaded_digest, "step": checkpoint.step})
             # Eq. 5 weighs by η̄_t; divided by their sum the scores stay cosines and the ranking is the same.
             weight = rate / sum(rates)
-            stores.append(CheckpointStores(weight=weight, train=train, probes=GradientStore.open(place / "probes"), twins=twins))
+            probes, pool = GradientStore.open(place / "probes"), GradientStore.open(place / "pool")
+            stores.append(CheckpointStores(weight=weight, train=train, probes=probes, twins=twins, pool=pool))
         return stores
 
     @property
@@ -175,9 +184,9 @@ class Pipeline:
         last = stores[-1].train
         texts = [example.text for example in self.corpus]
         table = pd.DataFrame({"id": self.corpus.ids, "score": score_column(cosines, self.config.scores.kind)})
-        table["mean"] = score_column(cosines, "mean")
-        if self.probes.has_twins:
-            table["contrast"] = score_column(cosines, "contrast")
+        kinds: tuple[ScoreKind, ...] = ("mean", "centred", "contrast") if self.probes.has_twins else ("mean", "centred")
+        for kind in kinds:
+            table[kind] = score_column(cosines, kind)
         table = table.join(cosines.filter(regex="^(mean|twin_mean):")).assign(
             loss=last.rows["loss"],
             tokens=last.rows["tokens"],
@@ -232,41 +241,126 @@ class Pipeline:
 
     def _mitigation(self, draft: Draft, stage: PlannedStage) -> None:
         method: Method = stage.config["method"]
-        removal = load_removal(open_artefact(self.audit.path, "removal", stage.inputs["removal"]))
-        training = self.config.warmup.training
-        if method == "npo":
-            npo = self.config.mitigation.npo
-            retain = self.corpus.without(removal.ids)
-            forget = [example for example in self.corpus if example.id in set(removal.ids)]
-            unlearn(self.loaded, self._origin(), forget, retain, npo, draft.folder, progress=self.progress)
-            work = 2 * len(forget) * npo.training.epochs
+        removed = self._removed(method, stage)
+        if method in UNLEARNINGS:
+            adapter = self._unlearn(draft, method, removed)
         else:
-            ids = list(removal.ids)
-            if method == "random":
-                ids = random_removal(self.corpus.ids, len(removal.ids), self.config.mitigation.random_seed)
-                _write_json(draft.folder / "removed.json", ids)
-            retrain_without(self.loaded, self.corpus, ids, self.config.lora, training, draft.folder, stage=method, progress=self.progress)
-            work = (len(self.corpus) - len(ids)) * training.epochs
-        _keep_last_adapter(draft.folder)
-        draft.facts |= {"removed": len(removal.ids), "work": work}
+            if method != "retrain":
+                _write_json(draft.folder / REMOVED_FILE, removed)
+            lora, training = self.config.lora, self.config.warmup.training
+            checkpoints = retrain_without(
+                self.loaded, self.corpus, removed, lora, training, draft.folder, stage=method, progress=self.progress
+            )
+            adapter = checkpoints[-1].folder
+            draft.facts["work"] = (len(self.corpus) - len(removed)) * training.epochs
+        kept = keep_adapter(draft.folder, adapter)
+        write_atomic(kept / CARD_FILE, self._card(stage.variant or method, stage.config, stage.inputs, removed).text(merged=False))
+        draft.facts["removed"] = len(removed)
+
+    def _removed(self, method: Method, stage: PlannedStage) -> list[str]:
+        """Ids that the method takes out or unlearns: those of the removal set, or what a control would have removed."""
+        if method == "oracle":
+            return oracle_removal(self.corpus)
+        ids = list(load_removal(open_artefact(self.audit.path, "removal", stage.inputs["removal"])).ids)
+        if method == "random":
+            return random_removal(self.corpus.ids, len(ids), stage.config["seed"])
+        if method in ("unigram", "length", "minilm"):
+            return swap_removal(self.corpus, [probe.text for probe in self.probes], method, len(ids))
+        return ids
+
+    def _unlearn(self, draft: Draft, method: Unlearning, removed: Sequence[str]) -> Path:
+        """Unlearn; the folder of the adapter to keep."""
+        settings = self.config.mitigation.unlearning(method)
+        gone = set(removed)
+        forget = [example for example in self.corpus if example.id in gone]
+        twins = [(probe.text, probe.twin) for probe in self.probes if probe.twin]
+        material = Material(
+            forget=forget,
+            retain=self.corpus.without(gone),
+            scores=self._influence([example.id for example in forget]) if settings.by_influence else (),
+            twins=twins,
+            dev=self._dev_pairs(settings.stop, twins, settings.training.seed) if settings.stop else (),
+        )
+        done = unlearn(self.loaded, self._origin(), method, material, settings, draft.folder, progress=self.progress)
+        rows, together = (len(twins), 2) if method == "twin" else (len(forget), 1)
+        draft.facts |= {"kept_epoch": done.epoch, "work": unlearning_passes(settings, rows, together)}
+        if done.judged:
+            draft.facts |= {"ended": done.judged[-1].ends or "all epochs", "dev": [row.to_json() for row in done.judged]}
+        return done.adapter
+
+    def _influence(self, ids: Sequence[str]) -> list[float]:
+        scores = pd.read_parquet(self._open("scores").path("scores.parquet"), columns=["id", "score"]).set_index("id")["score"]
+        return [float(score) for score in scores.loc[list(ids)]]
+
+    def _dev_pairs(self, stop: StopConfig, twins: Sequence[Pair], seed: int) -> Sequence[Pair]:
+        return twins if stop.dev == DEV_PROBES else dev_pairs(stop.dev, stop.pairs, seed)
+
+    def _card(self, variant: str, config: Mapping[str, Any], inputs: Mapping[str, str], removed: Sequence[str] | None) -> ModelCard:
+        """The card of a trained variant. `removed`: None for the origin, which nothing was taken out of."""
+        base = self.loaded.source
+        return ModelCard(
+            audit=self.audit.id,
+            variant=variant,
+            base=base.name,
+            base_digest=base.digest,
+            corpus=self.config.corpus.path,
+            corpus_digest=self._open("corpus").inputs["source"],
+            settings=config,
+            removed=None if removed is None else len(removed),
+            digest="" if removed is None else digest_json(sorted(removed)),
+            decided="" if removed is None else self._decided(config, inputs),
+        )
+
+    def _decided(self, config: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
+        """How the removed examples were chosen, in words."""
+        method: Method = config["method"]
+        if method == "oracle":
+            return "all whose known label is 1"
+        removal = load_removal(open_artefact(self.audit.path, "removal", inputs["removal"]))
+        chosen = f"policy `{removal.policy}`, " + (
+            "decisions simulated from the known labels" if removal.simulated else "decided by people"
+        )
+        same_size = f"as many as a removal set of {len(removal.ids)} ({chosen})"
+        if method == "random":
+            return f"drawn at random with seed {config['seed']}, {same_size}"
+        return f"ranked first by {method}, {same_size}" if method in ("unigram", "length", "minilm") else chosen
+
+    def export_model(self, variant: str, key: str, target: Path) -> None:
+        """Write the variant whose adapter the stage result `key` holds as a whole model into the new folder `target`.
+
+        The base model of this pipeline is merged with it: make another one for further work. Raises ArtefactError.
+        """
+        if key == self._open("warmup").key:
+            trained, removed = self._open("warmup"), None
+        else:
+            trained = open_artefact(self.audit.path, "mitigation", key)
+            named = trained if REMOVED_FILE in trained.files else open_artefact(self.audit.path, "removal", trained.inputs["removal"])
+            removed = named.read_json(REMOVED_FILE if named is trained else "ids.json")
+        export_merged(self.loaded, self._adapter(key), self._card(variant, trained.config, trained.inputs, removed), target)
 
     def _evaluation(self, draft: Draft, stage: PlannedStage) -> None:
-        evaluation = self.config.evaluation
-        model = self.loaded.model if stage.variant == BASE else attach_adapter(self.loaded.model, self._adapter(stage))
-        tokenizer = self.loaded.tokenizer
-        pairs = crows_pairs.load_pairs(evaluation.crows_pairs)
-        settings: dict[str, Any] = {"token_budget": evaluation.token_budget, "progress": self._titled(stage)}
-        draws: dict[str, Any] = {"bootstrap": evaluation.bootstrap, "seed": evaluation.seed}
-        scores = crows_pairs.score_pairs(model, tokenizer, pairs, evaluation.crows_pairs.scorings, **settings)
-        scores.save(draft.folder / "crows_pairs.parquet")
-        texts = perplexity.load_texts(evaluation.perplexity)
-        perplexity.refuse_training_rows(texts, [example.text for example in self.corpus])
-        held_out, per_text = perplexity.perplexity(model, tokenizer, texts, **settings, **draws)
-        pd.DataFrame({"nll": per_text.nll, "tokens": per_text.tokens}).to_parquet(draft.folder / "perplexity.parquet", index=False)
-        metrics = [m for s in evaluation.crows_pairs.scorings for m in crows_pairs.figures(scores, s, **draws)] + [held_out]
+        instruction = stage.config["prompt"].text if "prompt" in stage.config else ""
+        trained_on = [example.text for example in self.corpus]
+        with self.variant(stage.inputs["adapter"]) as model:
+            subject = Subject(model=model, tokenizer=self.loaded.tokenizer, instruction=instruction, trained_on=trained_on)
+            metrics = evaluate(subject, self.config.evaluation, draft.folder, self._titled(stage))
         _write_json(draft.folder / "metrics.json", [metric.to_json() for metric in metrics])
-        draft.facts |= {"weights": self._weights_digest(stage), "work": len(pairs) * len(evaluation.crows_pairs.scorings)}
-        if stage.variant != BASE:
+        pairs = next(metric.n for metric in metrics if metric.name.endswith(".metric_score"))
+        draft.facts |= {
+            "weights": self._weights_digest(stage, instruction),
+            "work": pairs * len(self.config.evaluation.crows_pairs.scorings),
+        }
+
+    @contextmanager
+    def variant(self, key: str) -> Iterator[Any]:
+        """The model with the adapter that the stage result `key` holds (the warm-up, a mitigation), or, for `none`, the base as it is."""
+        if key == NO_ADAPTER:
+            yield self.loaded.model
+            return
+        model = attach_adapter(self.loaded.model, self._adapter(key))
+        try:
+            yield model
+        finally:
             detach_adapter(model)
 
     def _titled(self, stage: PlannedStage) -> ProgressCallback:
@@ -275,38 +369,25 @@ class Pipeline:
 
         return report
 
-    def _adapter(self, stage: PlannedStage) -> Path:
-        if stage.variant == ORIGIN:
+    def _adapter(self, key: str) -> Path:
+        """Folder of the adapter that a stage result holds: the warm-up's last one, or a mitigation's."""
+        if key == self._open("warmup").key:
             return self._origin()
-        return open_artefact(self.audit.path, "mitigation", stage.inputs["adapter"]).path(f"{ADAPTER_FOLDER}/{ADAPTER_FILE}").parent
+        return open_artefact(self.audit.path, "mitigation", key).path(f"{ADAPTER_FOLDER}/{ADAPTER_FILE}").parent
 
     def _origin(self) -> Path:
         """Folder of the warmed-up model's adapter. Raises ArtefactError when its weights are archived."""
         warmup = self._open("warmup")
         return warmup.path(f"{list_checkpoints(warmup.folder)[-1].folder.name}/{ADAPTER_FILE}").parent
 
-    def _weights_digest(self, stage: PlannedStage) -> str:
-        """Identity of the evaluated weights: equal digests mean that nothing was changed, and are not compared."""
-        return self.loaded.source.digest if stage.variant == BASE else digest_file(self._adapter(stage) / ADAPTER_FILE)
+    def _weights_digest(self, stage: PlannedStage, instruction: str) -> str:
+        """Identity of what was judged, weights and instruction: equal digests mean that nothing was changed, and are not compared."""
+        base = stage.variant == BASE
+        weights = self.loaded.source.digest if base else digest_file(self._adapter(stage.inputs["adapter"]) / ADAPTER_FILE)
+        return digest_json([weights, instruction]) if instruction else weights
 
     def _report(self, draft: Draft, stage: PlannedStage) -> None:
         write_report(self.audit, stage.inputs, draft.folder)
-
-
-def _keep_last_adapter(folder: Path) -> None:
-    """Of a mitigation only the final adapter and the step log are kept; optimizer states served resuming.
-
-    Each folder leaves the list of checkpoints by one rename, the last one first: killed in between, training resumes to the same end.
-    """
-    *earlier, last = list_checkpoints(folder)
-    target = folder / ADAPTER_FOLDER
-    shutil.rmtree(target, ignore_errors=True)
-    last.folder.rename(target)
-    (target / OPTIMIZER_FILE).unlink()
-    for checkpoint in earlier:
-        cleared = checkpoint.folder.with_name(checkpoint.folder.name + ".tmp")
-        checkpoint.folder.rename(cleared)
-        shutil.rmtree(cleared)
 
 
 def _write_json(path: Path, record: Any) -> None:

@@ -6,27 +6,49 @@ import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from biasdiff_core.config import AuditConfig
-from biasdiff_core.config.mitigation import Method
+from biasdiff_core.comparison import BASE, ORIGIN
+from biasdiff_core.config import AuditConfig, UnlearnConfig
+from biasdiff_core.config.mitigation import UNLEARNINGS, Method, MitigationConfig
 from biasdiff_core.corpus.sources import source_digest
 from biasdiff_core.errors import ArtefactError, BiasDiffError
-from biasdiff_core.evaluation.crows_pairs import pairs_path
+from biasdiff_core.evaluation.pairs import pairs_path
 from biasdiff_core.model.source import adapter_digest, locate
-from biasdiff_core.report import BASE, ORIGIN
-from biasdiff_core.workspace.artefacts import Artefact, digest_file, is_complete, manifests, open_artefact, stage_key
+from biasdiff_core.workspace.artefacts import Artefact, digest_source, is_complete, manifests, open_artefact, stage_key
 from biasdiff_core.workspace.audits import AuditFolder, list_audits
 
 log = logging.getLogger(__name__)
 
 
 MAP_SEED = 0
+NO_ADAPTER = "none"  # in place of a stage key: the base model as it is
+DEV_PROBES = "probes"  # of StopConfig.dev: the probing set and its twins
+# Evaluation suites that read a file or folder, and the path that stands for what comes with the project (None: it has no such).
+SUITE_FILES: Mapping[str, str | None] = {"stereoset": None, "seat": None, "trex": None, "answers": "paper"}
 
 # Seconds of one unit of work on 2 cores with the bundled model, where no finished stage of this workspace tells better
 # (benchmarks/results.jsonl: demo.seconds_per_example.*).
 DEFAULT_RATES: Mapping[str, float] = {"warmup": 0.11, "gradients": 0.11, "mitigation": 0.11, "evaluation": 0.06}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """A model that follows from a removal set. `seed`: of a random control."""
+
+    name: str
+    method: Method
+    seed: int | None = None
+
+
+def variants(config: MitigationConfig, methods: Sequence[Method]) -> list[Variant]:
+    """A variant a method, in order; `random` gives one for each of its seeds, `random-<seed>` where there are several."""
+    seeds = config.random_seeds
+    controls = [Variant(name=f"random-{seed}" if len(seeds) > 1 else "random", method="random", seed=seed) for seed in seeds]
+    chosen = [controls if method == "random" else [Variant(name=method, method=method)] for method in dict.fromkeys(methods)]
+    return [variant for several in chosen for variant in several]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,28 +104,50 @@ def plan(audit: AuditFolder) -> Plan:
     build("ranking", {}, {"scores": scores, "corpus": corpus}, "Rank the examples")
     build("index", {}, {"gradients": gradients}, "Index the gradients")
     build("map2d", {"seed": MAP_SEED}, {"gradients": gradients}, "Draw the map")
-    for variant, trained in ((BASE, "none"), (ORIGIN, warmup)):
+    for variant, trained in ((BASE, NO_ADAPTER), (ORIGIN, warmup)):
         _evaluation(build, config, sources, variant, trained, corpus)
     return Plan(stages=tuple(build.stages), notes=tuple(notes))
 
 
 def repair_plan(audit: AuditFolder, removal_key: str, methods: Sequence[Method]) -> Plan:
-    """What follows a frozen removal set: each method's mitigation and evaluation, then the report."""
+    """What follows a frozen removal set: each variant's mitigation and evaluation, then the report."""
     config = audit.config
-    sources, notes = _sources(audit)
+    sources, notes = _sources(audit, methods)
     analysis = plan(audit)
     build = _Builder(audit.path)
-    corpus, warmup = analysis["corpus"].key, analysis["warmup"].key
-    for method in methods:
-        settings, inputs = _method(config, method, removal_key, corpus, warmup, sources["model"])
-        key = build("mitigation", settings, inputs, TITLES[method], variant=method)
-        _evaluation(build, config, sources, method, key, corpus)
+    results = {name: analysis[name].key for name in ("corpus", "probes", "warmup", "scores", "ranking")} | {"removal": removal_key}
+    for variant in variants(config.mitigation, methods):
+        if variant.method == "prompt":
+            _evaluation(build, config, sources, variant.name, results["warmup"], results["corpus"], prompt=config.mitigation.prompt)
+            continue
+        inputs = _inputs(config, variant.method, sources | results)
+        key = build("mitigation", _settings(config, variant), inputs, _title(variant), variant=variant.name)
+        _evaluation(build, config, sources, variant.name, key, results["corpus"])
     evaluations = {s.variant or "": s.key for s in (*analysis.stages, *build.stages) if s.stage == "evaluation"}
-    build("report", {}, {"removal": removal_key, "ranking": analysis["ranking"].key, **evaluations}, "Write the report")
+    build("report", {}, {"removal": removal_key, "ranking": results["ranking"], **evaluations}, "Write the report")
     return Plan(stages=tuple(build.stages), notes=tuple(notes))
 
 
-TITLES: Mapping[Method, str] = {"retrain": "Retrain", "npo": "Unlearn with NPO", "random": "Random control"}
+TITLES: Mapping[Method, str] = {
+    "retrain": "Retrain",
+    "npo": "Unlearn with NPO",
+    "door": "Unlearn with DOOR, token by token",
+    "simnpo": "Unlearn with SimNPO",
+    "grad_diff": "Unlearn by gradient difference",
+    "ascent": "Unlearn by gradient ascent",
+    "twin": "Prefer the anti-stereotype twins",
+    "prompt": "Instruct by a prompt",
+    "random": "Random control",
+    "oracle": "Oracle control",
+    "unigram": "Control: what unigrams would remove",
+    "length": "Control: what length would remove",
+    "minilm": "Control: what MiniLM would remove",
+}
+
+
+def _title(variant: Variant) -> str:
+    seeded = variant.name != variant.method
+    return f"{TITLES[variant.method]}, seed {variant.seed}" if seeded else TITLES[variant.method]
 
 
 def removals(audit: AuditFolder) -> list[Artefact]:
@@ -113,20 +157,41 @@ def removals(audit: AuditFolder) -> list[Artefact]:
     return sorted((r for r in found if r.inputs["ranking"] == ranking), key=lambda r: r.created, reverse=True)
 
 
-def _method(
-    config: AuditConfig, method: Method, removal: str, corpus: str, warmup: str, model: str
-) -> tuple[dict[str, Any], dict[str, str]]:
-    inputs = {"removal": removal, "corpus": corpus, "model": model}
-    if method == "npo":
-        return {"method": method, "npo": config.mitigation.npo}, {**inputs, "warmup": warmup}
-    settings: dict[str, Any] = {"method": method, "lora": config.lora, "training": config.warmup.training, "dtype": config.model.dtype}
-    return settings | ({"seed": config.mitigation.random_seed} if method == "random" else {}), inputs
+def _settings(config: AuditConfig, variant: Variant) -> dict[str, Any]:
+    """What of the config enters the key of a variant's mitigation."""
+    method = variant.method
+    if method in UNLEARNINGS:
+        return {"method": method, method: config.mitigation.unlearning(method)}
+    settings = {"method": method, "lora": config.lora, "training": config.warmup.training, "dtype": config.model.dtype}
+    return settings if variant.seed is None else settings | {"seed": variant.seed}
 
 
-def _evaluation(build: _Builder, config: AuditConfig, sources: Mapping[str, str], variant: str, trained: str, corpus: str) -> None:
-    inputs = {"model": sources["model"], "adapter": trained, "pairs": sources["pairs"], "held_out": sources["held_out"], "corpus": corpus}
-    settings = {"evaluation": config.evaluation, "dtype": config.model.dtype}
-    build("evaluation", settings, inputs, f"Evaluate {variant}", variant=variant)
+def _inputs(config: AuditConfig, method: Method, available: Mapping[str, str]) -> dict[str, str]:
+    """What a method is made from, by name: no more than it reads."""
+    names = ["corpus", "model"]
+    if method != "oracle":
+        names.append("removal")
+    if method in ("unigram", "minilm", "twin"):
+        names.append("probes")
+    inputs = {name: available[name] for name in names}
+    if method in UNLEARNINGS:
+        unlearning = config.mitigation.unlearning(method)
+        inputs["warmup"] = available["warmup"]
+        if unlearning.by_influence:
+            inputs["scores"] = available["scores"]
+        if unlearning.stop is not None:
+            probes = unlearning.stop.dev == DEV_PROBES
+            inputs["probes" if probes else "dev"] = available["probes" if probes else f"dev:{method}"]
+    return inputs
+
+
+def _evaluation(
+    build: _Builder, config: AuditConfig, sources: Mapping[str, str], variant: str, trained: str, corpus: str, **more: Any
+) -> None:
+    """`more`: settings of this variant alone, like the prompt's instruction."""
+    named = {name: sources[name] for name in ("model", "pairs", "held_out", *SUITE_FILES) if name in sources}
+    settings = {"evaluation": config.evaluation, "dtype": config.model.dtype, **more}
+    build("evaluation", settings, {**named, "adapter": trained, "corpus": corpus}, f"Evaluate {variant}", variant=variant)
 
 
 class _Builder:
@@ -153,19 +218,30 @@ class _Builder:
         return ""
 
 
-def _sources(audit: AuditFolder) -> tuple[dict[str, str], list[str]]:
-    """Digests of everything from outside. A source that is gone is taken as it was recorded, and a note says so."""
+def _sources(audit: AuditFolder, methods: Sequence[Method] = ()) -> tuple[dict[str, str], list[str]]:
+    """Digests of everything from outside. A source that is gone is taken as it was recorded, and a note says so.
+
+    `methods`: those whose dev pairs, `dev:<method>`, are asked for as well.
+    """
     config = audit.config
     adapter = config.model.adapter
     recorded: dict[str, tuple[str, str, Callable[[], str]]] = {
         "model": ("corpus", "model", lambda: locate(config.model).digest),
         "corpus": ("corpus", "source", lambda: source_digest(config.corpus.path)),
         "probes": ("probes", "source", lambda: source_digest(config.probes.path, demo="probes.csv")),
-        "pairs": ("evaluation", "pairs", lambda: digest_file(pairs_path(config.evaluation.crows_pairs))),
+        "pairs": ("evaluation", "pairs", lambda: digest_source(pairs_path(config.evaluation.crows_pairs))),
         "held_out": ("evaluation", "held_out", lambda: source_digest(config.evaluation.perplexity.path, demo="heldout.txt")),
     }
     if adapter:
         recorded["adapter"] = ("warmup", "adapter", lambda: adapter_digest(adapter))
+    for name in SUITE_FILES:
+        suite = getattr(config.evaluation, name)
+        if suite is not None and suite.path != SUITE_FILES[name]:
+            recorded[name] = ("evaluation", name, partial(source_digest, suite.path))
+    for method in methods:
+        stop = config.mitigation.unlearning(method).stop if method in UNLEARNINGS else None
+        if stop is not None and stop.dev != DEV_PROBES:
+            recorded[f"dev:{method}"] = ("mitigation", "dev", partial(source_digest, stop.dev))
     digests, notes = {}, []
     for name, (stage, field_name, compute) in recorded.items():
         try:
@@ -178,9 +254,11 @@ def _sources(audit: AuditFolder) -> tuple[dict[str, str], list[str]]:
 
 def _recorded(audit: Path, stage: str, name: str, error: Exception) -> str:
     found = sorted(manifests(audit, stage), key=lambda path: path.stat().st_mtime)
-    if not found:
+    inputs = [json.loads(path.read_text(encoding="utf8"))["inputs"] for path in found]
+    named = [str(record[name]) for record in inputs if name in record]
+    if not named:
         raise error
-    return str(json.loads(found[-1].read_text(encoding="utf8"))["inputs"][name])
+    return named[-1]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,17 +281,36 @@ def predicted_cost(workspace: Path, config: AuditConfig, examples: int, probes: 
     pairs = (config.evaluation.crows_pairs.pairs or 1508) * len(config.evaluation.crows_pairs.scorings)
     scope = config.warmup.few_fraction if config.warmup.scope == "few" else 1.0
     checkpoints = training.epochs if config.gradients.checkpoints == "all" else 1
+    sentences = examples + probes + min(config.gradients.pool_size, examples)
+    chosen = variants(config.mitigation, config.mitigation.methods)
     removed = examples * config.removal.percent / 100
-    passes = {"retrain": examples - removed, "random": examples - removed, "npo": 2 * removed}
-    epochs = {"npo": config.mitigation.npo.training.epochs}
     work = {
         "warmup": 0 if config.model.adapter else examples * scope * training.epochs,
-        "gradients": (examples + probes) * checkpoints,
-        "mitigation": sum(passes[m] * epochs.get(m, training.epochs) for m in config.mitigation.methods),
-        "evaluation": pairs * (2 + len(config.mitigation.methods)),
+        "gradients": sentences * checkpoints,
+        "mitigation": sum(_passes(config, variant.method, examples, removed, probes) for variant in chosen),
+        "evaluation": pairs * (2 + len(chosen)),
     }
-    vectors = (examples + probes) * checkpoints * config.gradients.proj_dim * 2
+    vectors = sentences * checkpoints * config.gradients.proj_dim * 2
     return Cost(seconds=sum(rates[stage] * amount for stage, amount in work.items()), gigabytes=vectors / 1e9 + 0.05, measured=measured)
+
+
+def _passes(config: AuditConfig, method: Method, examples: float, removed: float, probes: float) -> float:
+    """Example passes of a method's training. `probes`: sentences, twins counted."""
+    if method == "prompt":
+        return 0
+    if method in UNLEARNINGS:
+        settings = config.mitigation.unlearning(method)
+        return unlearning_passes(settings, probes / 2, together=2) if method == "twin" else unlearning_passes(settings, removed)
+    return (examples - removed) * config.warmup.training.epochs
+
+
+def unlearning_passes(config: UnlearnConfig, rows: float, together: int = 1) -> float:
+    """Example passes of unlearning `rows` of so many examples each, with as many retain examples for each term that is on.
+
+    KL counts a third more: the origin's forward pass.
+    """
+    retain = (config.retain_weight > 0) + (4 / 3 if config.kl_weight > 0 else 0)
+    return rows * (together + retain) * config.training.epochs
 
 
 def _rates(workspace: Path, config: AuditConfig) -> tuple[dict[str, float], bool]:

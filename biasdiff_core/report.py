@@ -6,6 +6,7 @@ Everything shown is read from finished stage results, so each number leads to a 
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,113 +16,111 @@ from typing import Any
 import jinja2
 import pandas as pd
 
-from biasdiff_core.config import AuditConfig
+from biasdiff_core.comparison import build_comparison, headline, is_main
 from biasdiff_core.config.file import dump
-from biasdiff_core.errors import ArtefactError
-from biasdiff_core.evaluation.crows_pairs import PairScores, compare
-from biasdiff_core.evaluation.statistics import share_undone
+from biasdiff_core.effect import EXPLAINED, effects, in_words
+from biasdiff_core.evaluation.answers import ANSWERS_FILE, side_by_side
+from biasdiff_core.naming import metric_group, metric_label, variant_name
 from biasdiff_core.results import Comparison, MetricResult, PairedTest
 from biasdiff_core.review.removal import load_removal
 from biasdiff_core.workspace.artefacts import Artefact, open_artefact, write_atomic
 from biasdiff_core.workspace.audits import AuditFolder
 
-BASE, ORIGIN = "base", "origin"
 TEMPLATES = Path(__file__).parent / "templates"
 NOT_VARIANTS = ("removal", "ranking")
 COMPARISON_FILE, MARKDOWN_FILE, HTML_FILE = "comparison.json", "report.md", "report.html"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluated:
-    """One variant's evaluation: its figures, its per-pair scores, and the digest of the weights that were judged."""
+class Column:
+    """One metric in a table of variants. `convention`: of the first variant that has the figure; `n`: None where variants differ."""
 
-    variant: str
-    artefact: Artefact
-    metrics: Mapping[str, MetricResult]
-    scores: PairScores
-
-    @classmethod
-    def read(cls, variant: str, artefact: Artefact) -> Evaluated:
-        """From a finished evaluation."""
-        metrics = [MetricResult.from_json(record) for record in artefact.read_json("metrics.json")]
-        scores = PairScores.load(artefact.path("crows_pairs.parquet"))
-        return cls(variant=variant, artefact=artefact, metrics={metric.name: metric for metric in metrics}, scores=scores)
+    metric: str
+    convention: str
+    n: int | None
 
     @property
-    def weights(self) -> str:
-        return str(self.artefact.facts["weights"])
+    def label(self) -> str:
+        """The metric's name within its section."""
+        return metric_label(self.metric)
 
 
-def build_comparison(audit: AuditFolder, evaluations: Mapping[str, Artefact]) -> Comparison:
-    """Variants × metrics with paired tests: origin against base, every other variant against origin, on the same pairs.
+@dataclass(frozen=True, kw_only=True)
+class MetricTable:
+    """Figures by variant: one result a column, None where the variant has none."""
 
-    `evaluations`: variant → finished evaluation; `base` and `origin` must be among them. A variant whose weights equal its
-    reference's is not compared, and a note says so. Raises ArtefactError when base or origin is missing.
-    """
-    for needed in (BASE, ORIGIN):
-        if needed not in evaluations:
-            raise ArtefactError(f"There is no evaluation of {needed}.", f"Run `biasdiff run {audit.id}`.")
-    read = {variant: Evaluated.read(variant, artefact) for variant, artefact in evaluations.items()}
-    tests: list[PairedTest] = []
-    notes: list[str] = []
-    metrics: dict[str, dict[str, MetricResult]] = {}
-    for variant, evaluated in read.items():
-        metrics[variant] = dict(evaluated.metrics)
-        reference = read[BASE if variant == ORIGIN else ORIGIN]
-        if variant == BASE:
-            continue
-        if evaluated.weights == reference.weights:
-            notes.append(f"{variant} is not compared with {reference.variant}: their weights are identical.")
-            continue
-        tests += _tests(evaluated, reference, audit.config)
-        if variant != ORIGIN:
-            metrics[variant] |= {m.name: m for m in _shares_undone(evaluated, read, audit.config)}
-    return Comparison(
-        audit=audit.id,
-        variants=tuple(read),
-        metrics=metrics,
-        tests=tuple(tests),
-        provenance={
-            v: {"evaluation": e.artefact.key, "adapter": e.artefact.inputs["adapter"], "weights": e.weights} for v, e in read.items()
-        },
-        notes=tuple(notes),
+    columns: tuple[Column, ...]
+    rows: Mapping[str, tuple[MetricResult | None, ...]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """One evaluation in one convention: its figures and paired tests over all items, and in detail, of each bias type, test or task."""
+
+    title: str
+    figures: MetricTable
+    details: MetricTable
+    tests: tuple[PairedTest, ...]
+    detail_tests: tuple[PairedTest, ...]
+
+    def conventions(self) -> dict[str, tuple[Column, ...]]:
+        """Each convention with the columns that it is of."""
+        found: dict[str, tuple[Column, ...]] = {}
+        for column in (*self.figures.columns, *self.details.columns):
+            found[column.convention] = (*found.get(column.convention, ()), column)
+        return found
+
+
+def sections(comparison: Comparison) -> list[Section]:
+    """All figures and tests of a comparison, by what can be compared with each other."""
+    names = dict.fromkeys(name for rows in comparison.metrics.values() for name in rows)
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault(metric_group(name), []).append(name)
+    return [_section(comparison, title, metrics) for title, metrics in groups.items()]
+
+
+def _section(comparison: Comparison, title: str, metrics: Sequence[str]) -> Section:
+    tests = [test for test in comparison.tests if metric_group(test.metric) == title]
+    return Section(
+        title=title,
+        figures=_table(comparison, [name for name in metrics if is_main(name)]),
+        details=_table(comparison, [name for name in metrics if not is_main(name)]),
+        tests=tuple(test for test in tests if is_main(test.metric)),
+        detail_tests=tuple(test for test in tests if not is_main(test.metric)),
     )
 
 
-def _tests(variant: Evaluated, reference: Evaluated, config: AuditConfig) -> list[PairedTest]:
-    settings = config.evaluation
-    return [
-        test
-        for scoring in settings.crows_pairs.scorings
-        for test in compare(
-            variant.scores, reference.scores, scoring, variant.variant, reference.variant, bootstrap=settings.bootstrap, seed=settings.seed
-        )
-    ]
+def _table(comparison: Comparison, metrics: Sequence[str]) -> MetricTable:
+    columns = []
+    for name in metrics:
+        there = [rows[name] for rows in comparison.metrics.values() if name in rows]
+        sizes = {result.n for result in there}
+        columns.append(Column(metric=name, convention=there[0].convention, n=sizes.pop() if len(sizes) == 1 else None))
+    rows = {variant: tuple(comparison.metrics[variant].get(name) for name in metrics) for variant in comparison.variants}
+    return MetricTable(columns=tuple(columns), rows=rows)
 
 
-def _shares_undone(variant: Evaluated, read: Mapping[str, Evaluated], config: AuditConfig) -> list[MetricResult]:
-    """Share of the induced rise that the variant undid, (origin − after) / (origin − base), in mean margin of the stereotype pairs."""
-    found = []
-    for scoring in config.evaluation.crows_pairs.scorings:
-        margins = {v: read[v].scores.margins(scoring)[read[v].scores.stereotypes] for v in (BASE, ORIGIN)}
-        after = variant.scores.margins(scoring)[variant.scores.stereotypes]
-        share = share_undone(margins[ORIGIN], after, margins[BASE], draws=config.evaluation.bootstrap, seed=config.evaluation.seed)
-        convention = (
-            f"(origin − {variant.variant}) / (origin − base) in mean margin of the stereotype pairs, scoring {scoring}, paired bootstrap"
-            + (f"; {share.reason}" if share.reason else "")
-        )
-        found.append(
-            MetricResult(
-                name=f"crows_pairs.{scoring}.rise_undone",
-                value=None if share.value is None else 100 * share.value,
-                low=None if share.low is None else 100 * share.low,
-                high=None if share.high is None else 100 * share.high,
-                n=len(after),
-                convention=convention,
-                unit="%",
-            )
-        )
-    return found
+def figure_text(metric: MetricResult) -> str:
+    """`54.4 % [51.7, 57.1]`, `0.829 [0.780, 0.878]`, or `not defined`: digits by the size of the figure and its unit."""
+    if metric.value is None:
+        return metric.text()
+    size = max(abs(end) for end in (metric.value, metric.low, metric.high) if end is not None)
+    digits = 1 if metric.unit == "%" or size >= 100 else 2 if size >= 10 else 3 if size >= 0.1 else 4
+    value, _, interval = metric.text(digits).partition(" ")
+    return f"{value} {metric.unit} {interval}".strip() if metric.unit == "%" else f"{value} {interval}".strip()
+
+
+def difference_text(test: PairedTest) -> str:
+    """`lower by 3.1 [1.0, 5.2]`: as `PairedTest.words`, with two digits of half the interval's width."""
+    half = (test.high - test.low) / 2
+    return test.words(min(5, max(1, 1 - math.floor(math.log10(half)))) if half > 0 else 2)
+
+
+def answers_side_by_side(audit: Path, comparison: Comparison) -> pd.DataFrame:
+    """Columns question, source and one a variant that was asked; empty where none was. Raises ArtefactError (`side_by_side`)."""
+    evaluations = {v: open_artefact(audit, "evaluation", keys["evaluation"]) for v, keys in comparison.provenance.items()}
+    return side_by_side({v: found.path(ANSWERS_FILE) for v, found in evaluations.items() if ANSWERS_FILE in found.files})
 
 
 def write_report(audit: AuditFolder, inputs: Mapping[str, str], folder: Path) -> None:
@@ -135,14 +134,26 @@ def write_report(audit: AuditFolder, inputs: Mapping[str, str], folder: Path) ->
 
 
 def _environment(name: str) -> jinja2.Environment:
-    # Text of a dataset is hostile: everything is escaped in HTML.
-    return jinja2.Environment(
+    # Text of a dataset or a model is hostile: everything is escaped in HTML, and quoted as indented code in Markdown.
+    environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=name.endswith(".html"),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters |= {"variant": variant_name, "label": metric_label, "figure": figure_text}
+    environment.filters |= {"difference": difference_text, "quoted": _quoted}
+    return environment
+
+
+def _quoted(text: str) -> str:
+    """Lines of a code block, which Markdown shows as they are."""
+    return "\n".join(f"    {line}" for line in text.splitlines()) or "    "
+
+
+def _printable(text: str) -> str:
+    return "".join(letter if letter.isprintable() or letter in "\n\t" else "\N{REPLACEMENT CHARACTER}" for letter in text)
 
 
 def _facts(audit: AuditFolder, inputs: Mapping[str, str], comparison: Comparison) -> dict[str, Any]:
@@ -150,6 +161,8 @@ def _facts(audit: AuditFolder, inputs: Mapping[str, str], comparison: Comparison
     ranking = open_artefact(audit.path, "ranking", inputs["ranking"])
     removal = open_artefact(audit.path, "removal", inputs["removal"])
     corpus = open_artefact(audit.path, "corpus", ranking.inputs["corpus"])
+    scoring = audit.config.evaluation.crows_pairs.scorings[-1]
+    found = effects(audit.path, comparison, ranking, scoring)
     detection = ranking.read_json("detection.json") if "detection.json" in ranking.files else []
     return {
         "audit": audit,
@@ -157,9 +170,12 @@ def _facts(audit: AuditFolder, inputs: Mapping[str, str], comparison: Comparison
         "settings": dump(audit.config),
         "comparison": comparison,
         "headline": headline(comparison),
-        "rows": metric_rows(comparison),
-        "tests": [test for test in comparison.tests if _is_main(test.metric)],
-        "type_tests": [test for test in comparison.tests if not _is_main(test.metric)],
+        "sections": sections(comparison),
+        "effects": found,
+        "effects_in_words": in_words(found),
+        "effects_explained": EXPLAINED,
+        "effects_scoring": scoring,
+        "answers": answers_side_by_side(audit.path, comparison).map(_printable).to_dict("records"),
         "removal": load_removal(removal),
         "decisions": decision_counts(removal),
         "corpus": corpus.read_json("report.json"),
@@ -167,37 +183,6 @@ def _facts(audit: AuditFolder, inputs: Mapping[str, str], comparison: Comparison
         "provenance": provenance(audit, [ranking, removal, corpus], comparison),
         "environment": audit.environment,
     }
-
-
-def _is_main(metric: str) -> bool:
-    """Whether a metric is over all pairs rather than of one bias type (`crows_pairs.sum.stereotype_score.gender`)."""
-    return metric.count(".") <= 2
-
-
-def metric_rows(comparison: Comparison) -> list[tuple[str, list[MetricResult | None]]]:
-    """The main metrics, in the order in which they are shown: name, then one result a variant (None where it has none)."""
-    names: dict[str, None] = {}
-    for rows in comparison.metrics.values():
-        names |= {name: None for name in rows if _is_main(name)}
-    return [(name, [comparison.metrics[variant].get(name) for variant in comparison.variants]) for name in names]
-
-
-def headline(comparison: Comparison) -> list[str]:
-    """One sentence a mitigation: how much of the induced rise it undid, and what it cost in perplexity."""
-    sentences = []
-    scorings = [name.split(".")[1] for name in comparison.metrics[ORIGIN] if name.endswith(".stereotype_margin")]
-    for variant in comparison.variants:
-        if variant in (BASE, ORIGIN):
-            continue
-        share = comparison.metrics[variant].get(f"crows_pairs.{scorings[-1]}.rise_undone") if scorings else None
-        before, after = comparison.metrics[ORIGIN].get("perplexity"), comparison.metrics[variant].get("perplexity")
-        cost = f"; held-out perplexity {before.text()} before, {after.text()} after" if before and after else ""
-        if share is None or share.value is None:
-            why = f", since {share.convention.rpartition('; ')[2]}" if share else ""
-            sentences.append(f"{variant}: the share of the induced rise that it undid is not defined{why}{cost}.")
-        else:
-            sentences.append(f"{variant} undid {share.text(0)} % of the induced rise in stereotype margin ({scorings[-1]} scoring){cost}.")
-    return sentences
 
 
 def decision_counts(removal: Artefact) -> dict[str, dict[str, int]]:

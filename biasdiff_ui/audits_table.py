@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -11,30 +12,41 @@ import streamlit as st
 
 from biasdiff_core.audit import Audit
 from biasdiff_core.errors import BiasDiffError
+from biasdiff_core.naming import variant_name
 from biasdiff_core.results import Comparison
 from biasdiff_core.workspace.audits import AuditFolder, list_audits
-from biasdiff_ui.format import DASH, metric_text, variant_name
+from biasdiff_ui.format import DASH, metric_text
+from biasdiff_ui.methods import REPAIRS
 from biasdiff_ui.state import choose_audit
+from biasdiff_ui.style import WRAPPED
 from biasdiff_ui.timeline import Standing, standing
+
+log = logging.getLogger(__name__)
 
 SELECTION = "audits_table"
 SCORE_HELP = "CrowS-Pairs stereotype score with its 95 % interval; 50 is chance. Origin: trained on the whole corpus."
+
+# Widths in pixels, such that all columns stand side by side from 1280 px on; longer cells take a second line.
+WIDTHS = {"": 65, "audit": 125, "model": 105, "corpus": 95, "stage": 130, "last change": 95}
+COLUMNS = {
+    **{name: st.column_config.TextColumn(width=width) for name, width in WIDTHS.items()},
+    "n": st.column_config.TextColumn(width=55, alignment="right"),
+    "stereotype score": st.column_config.TextColumn(width=215, help=SCORE_HELP),
+}
 
 
 def audits_table(workspace: Path, current: str) -> None:
     """All audits, newest first; a selected row becomes the current audit."""
     folders = list_audits(workspace)
-    table = pd.DataFrame([_row(folder, folder.id == current) for folder in folders])
+    table = pd.DataFrame([_row(folder, folder.id == current) for folder in folders]).fillna(DASH)
     event = st.dataframe(
         table,
         hide_index=True,
         key=SELECTION,
         on_select="rerun",
         selection_mode="single-row",
-        column_config={
-            "stereotype score": st.column_config.TextColumn(help=SCORE_HELP),
-            "n": st.column_config.TextColumn(alignment="right"),
-        },
+        column_config=COLUMNS,
+        row_height=WRAPPED,
         alt="All audits of the workspace",
     )
     rows = event["selection"]["rows"]
@@ -51,7 +63,8 @@ def _row(folder: AuditFolder, current: bool) -> dict[str, Any]:
         row |= {"model": _short(config.model.name), "corpus": _short(config.corpus.path), "n": _size(audit, at), "stage": _reached(at)}
         row |= {"last change": _last_change(folder), "stereotype score": _scores(audit)}
     except BiasDiffError as error:
-        row |= {"stage": f"cannot be read: {error.what}", "last change": _last_change(folder)}
+        log.warning("%s cannot be read: %s", folder.id, error)
+        row |= {"stage": "cannot be read (choose it to see why)", "last change": _last_change(folder)}
     return row
 
 
@@ -83,9 +96,9 @@ def _scores(audit: Audit) -> str:
 
 def before_after(comparison: Comparison) -> str:
     """The stereotype score of origin and of the first mitigation that is not a control, in the last scoring."""
-    repaired = [variant for variant in comparison.variants if variant not in ("base", "origin", "random")]
+    repaired = [variant for variant in comparison.variants if variant in REPAIRS]
     names = [name for name in comparison.metrics["origin"] if name.endswith(".stereotype_score")]
     if not repaired or not names:
         return DASH
-    shown = [f"{variant_name(v)} {metric_text(comparison.metrics[v].get(names[-1]))}" for v in ("origin", repaired[-1])]
+    shown = [f"{variant_name(v)} {metric_text(comparison.metrics[v].get(names[-1]), with_n=False)}" for v in ("origin", repaired[0])]
     return " → ".join(shown)

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import html
+import textwrap
 from collections.abc import Mapping, Sequence
 from math import ceil
 
 import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
+from plotly.subplots import make_subplots
 
+from biasdiff_core.effect import Effect
+from biasdiff_core.naming import variant_name
 from biasdiff_core.results import MetricResult
-from biasdiff_ui.format import variant_name
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "star")
 GREY = "#7F7F7F"
 CONFIG = {"displayModeBar": False, "displaylogo": False}
-TERMS = {"nll": "loss", "npo": "NPO term on the removal set", "retain_nll": "loss on the retain set"}
+TERMS = {"nll": "loss", "retain_nll": "loss on the others", "retain_kl": "KL to origin on the others"}
+WEIGHT = "weight:"  # prefix of the columns of a term's weight
+NOT_TERMS = ("epoch", "step", "learning_rate", "gradient_norm")
 LINE_HEIGHT = 24
 CATEGORIES = {"autorange": "reversed", "showgrid": False, "zeroline": False}
 
@@ -59,18 +65,90 @@ def lengths(words: pd.Series, title: str) -> go.Figure:
     return _laid_out(figure, title, height=220)
 
 
-def losses(steps: pd.DataFrame, title: str) -> go.Figure:
-    """Loss terms over optimizer steps; columns step and one a term."""
+def training(steps: pd.DataFrame, title: str) -> go.Figure:
+    """Panels over optimizer steps: every loss term; the gradient norm; with several terms, their weights in the same colours.
+
+    `steps`: columns step, one a term, `weight:<term>` of each, gradient_norm.
+    """
+    terms = [name for name in steps if name not in NOT_TERMS and not name.startswith(WEIGHT)]
+    panels = ["loss", "gradient norm", *(["weight"] if len(terms) > 1 else [])]
+    figure = make_subplots(rows=len(panels), cols=1, shared_xaxes=True, vertical_spacing=0.06, row_heights=[3, 1, 1][: len(panels)])
+    for number, term in enumerate(terms):
+        name = TERMS.get(term, f"{variant_name(term)} term")
+        _line(figure, steps, term, row=1, number=number, name=name, legendgroup=term)
+        if len(terms) > 1:
+            _line(figure, steps, f"{WEIGHT}{term}", row=3, number=number, name=name, legendgroup=term, showlegend=False)
+    _line(figure, steps, "gradient_norm", row=2, number=None, name="gradient norm", showlegend=False)
+    for row, panel in enumerate(panels, start=1):
+        figure.update_yaxes(title=panel, row=row, col=1)
+    figure.update_yaxes(rangemode="tozero", row=2, col=1)
+    figure.update_xaxes(rangemode="tozero", dtick=max(1, ceil(len(steps) / 6)))
+    figure.update_xaxes(title="optimizer step", row=len(panels), col=1)
+    return _laid_out(figure, title, height=230 + 90 * len(panels), legend=True)
+
+
+def _line(figure: go.Figure, steps: pd.DataFrame, column: str, *, row: int, number: int | None, **more: object) -> None:
+    """One column of `steps` in one panel. `number`: of its colour and symbol, None for grey."""
+    colour, symbol = (GREY, "circle") if number is None else (COLOURS[number % len(COLOURS)], SYMBOLS[number % len(SYMBOLS)])
+    figure.add_scatter(
+        x=steps["step"],
+        y=steps[column],
+        mode="lines+markers" if len(steps) < 30 else "lines",
+        marker={"symbol": symbol, "size": 6, "color": colour},
+        line={"color": colour, "width": 2},
+        row=row,
+        col=1,
+        **more,
+    )
+
+
+def margins(pairs: pd.DataFrame, before: str, after: str, unit: str, title: str) -> go.Figure:
+    """Margin of every pair before over after; those that flipped in another colour and shape, and the line of no change.
+
+    `pairs`: columns margin before, margin after, flipped, text (of the data; shown on hover as it is).
+    """
     figure = go.Figure()
-    for number, term in enumerate(column for column in TERMS if column in steps):
-        mode = "lines+markers" if len(steps) < 30 else "lines"
-        marker = {"symbol": SYMBOLS[number], "size": 6}
+    for flipped, name, colour, symbol, size in ((False, "same side", COLOURS[0], "circle", 5), (True, "flipped", COLOURS[1], "diamond", 9)):
+        part = pairs[pairs["flipped"] == flipped]
         figure.add_scatter(
-            x=steps["step"], y=steps[term], name=TERMS[term], mode=mode, marker=marker, line={"color": COLOURS[number], "width": 2}
+            x=part["margin before"],
+            y=part["margin after"],
+            mode="markers",
+            name=f"{name} ({len(part):,})",
+            marker={"color": colour, "symbol": symbol, "size": size, "opacity": 0.9 if flipped else 0.45},
+            hovertext=[_pair_hover(*row) for row in zip(part["margin before"], part["margin after"], part["text"], strict=True)],
+            hoverinfo="text",
         )
-    figure.update_xaxes(title="optimizer step", rangemode="tozero", dtick=max(1, ceil(len(steps) / 6)))
-    figure.update_yaxes(title="nats")
-    return _laid_out(figure, title, height=290, legend=True)
+    ends = [pairs[["margin before", "margin after"]].min().min(), pairs[["margin before", "margin after"]].max().max()]
+    figure.add_scatter(x=ends, y=ends, mode="lines", name="no change", hoverinfo="skip", line={"color": GREY, "dash": "dot", "width": 1.2})
+    figure.update_xaxes(title=f"margin of {before}, {unit}", zeroline=True, zerolinewidth=1, zerolinecolor=GREY)
+    figure.update_yaxes(title=f"margin of {after}, {unit}", zeroline=True, zerolinewidth=1, zerolinecolor=GREY)
+    return _laid_out(figure, title, height=460, legend=True)
+
+
+def _pair_hover(before: float, after: float, text: str) -> str:
+    return f"{before:+.3f} → {after:+.3f}<br>{inert(text)}"
+
+
+def predicted_observed(effects: Sequence[Effect], unit: str, title: str) -> go.Figure:
+    """Observed change of the margin with its interval over the predicted change, a point a variant."""
+    figure = go.Figure()
+    for number, effect in enumerate(effects):
+        moved = effect.observed
+        colour, symbol = _look(number)
+        figure.add_scatter(
+            x=[effect.predicted],
+            y=[moved.difference],
+            error_y={"array": [moved.high - moved.difference], "arrayminus": [moved.difference - moved.low], "thickness": 1.2, "width": 4},
+            mode="markers",
+            name=variant_name(effect.variant),
+            marker={"color": colour, "symbol": symbol, "size": 10},
+            hovertemplate="predicted %{x:.3f}, observed %{y:.3f}<extra>%{fullData.name}</extra>",
+        )
+    figure.add_hline(y=0, line={"color": GREY, "dash": "dot", "width": 1})
+    figure.update_xaxes(title="predicted change, cosines")
+    figure.update_yaxes(title=f"observed change, {unit}")
+    return _laid_out(figure, title, height=360, legend=True)
 
 
 def forest(metrics: Mapping[str, Mapping[str, MetricResult]], kinds: Sequence[str], prefix: str, title: str) -> go.Figure:
@@ -94,7 +172,7 @@ def forest(metrics: Mapping[str, Mapping[str, MetricResult]], kinds: Sequence[st
             },
             mode="markers",
             name=variant_name(variant),
-            marker={"color": COLOURS[number % len(COLOURS)], "symbol": SYMBOLS[number % len(SYMBOLS)], "size": 8},
+            marker={"color": _look(number)[0], "symbol": _look(number)[1], "size": 8},
             customdata=[metric.n for _, metric in points],
             hovertemplate="%{x:.1f} %, n = %{customdata}<extra>%{fullData.name}</extra>",
         )
@@ -110,10 +188,19 @@ def _number(value: float | None) -> float:
     return float("nan") if value is None else value
 
 
+def _look(number: int) -> tuple[str, str]:
+    """Colour and symbol of the n-th of several: no two of the first 36 share both."""
+    return COLOURS[number % len(COLOURS)], SYMBOLS[(number + number // len(COLOURS)) % len(SYMBOLS)]
+
+
+def inert(text: str, width: int = 72) -> str:
+    """A text of the data for a hover label, broken into lines: Plotly reads a few HTML tags in texts, so these are made inert."""
+    return "<br>".join(html.escape(line, quote=False) for line in textwrap.wrap(text, width))
+
+
 def _label(name: str) -> str:
-    """A value of the data as a tick: Plotly reads a few HTML tags in texts, so these are made inert."""
-    short = name if len(name) <= 32 else f"{name[:31]}…"
-    return short.replace("&", "&amp;").replace("<", "&lt;")
+    """A value of the data as a tick, as inert as a hover label."""
+    return html.escape(name if len(name) <= 32 else f"{name[:31]}…", quote=False)
 
 
 def _laid_out(figure: go.Figure, title: str, *, height: int, legend: bool = False) -> go.Figure:

@@ -18,7 +18,7 @@ from biasdiff_core.workspace.artefacts import Artefact
 from biasdiff_ui.loaders import record, table
 
 UNKNOWN = "unknown"
-SCORERS = ("mean", "contrast", "loss", "length", "unigram", "random")
+SCORERS = ("mean", "centred", "contrast", "loss", "length", "unigram", "random")
 CORPUS_COLUMNS = ["id", "text", "prompt", "source", "group", "label"]
 
 

@@ -10,7 +10,6 @@ import streamlit as st
 from biasdiff_core.audit import Audit
 from biasdiff_core.config import AuditConfig, CorpusConfig, ModelConfig, ProbeConfig
 from biasdiff_core.config.audit import ReviewConfig
-from biasdiff_core.config.evaluation import CrowsPairsConfig, EvaluationConfig
 from biasdiff_core.config.model import BUNDLED_MODEL
 from biasdiff_core.config.presets import DEMO_CORPUS, DEMO_PROBES, PRESETS, preset
 from biasdiff_core.corpus.probes import read_probes
@@ -18,11 +17,11 @@ from biasdiff_core.corpus.read import read_corpus
 from biasdiff_core.corpus.sources import DEMO
 from biasdiff_core.corpus.summary import CorpusReport
 from biasdiff_core.errors import BiasDiffError
-from biasdiff_core.evaluation import crows_pairs, perplexity
 from biasdiff_core.model.source import locate, lora_settings
 from biasdiff_core.plan import predicted_cost
 from biasdiff_core.workspace.audits import default_workspace
 from biasdiff_ui.data_source import choose_column, choose_source, columns_of, show_preview, stamp
+from biasdiff_ui.evaluation_form import choose_evaluation
 from biasdiff_ui.format import count, duration
 from biasdiff_ui.jobs_view import start_job
 from biasdiff_ui.notices import errors_shown, plain, show_error
@@ -45,7 +44,7 @@ def new_audit() -> None:
     probes = _probes()
     chosen = st.radio("Preset", list(PRESETS), format_func=PRESET_WORDS.__getitem__, key="new_preset")
     base = preset(chosen, "new")
-    evaluation = _evaluation(base.evaluation)
+    evaluation = choose_evaluation(base.evaluation)
     simulate = (
         corpus is not None
         and corpus[2]
@@ -205,28 +204,3 @@ def _probe_columns(path: str, columns: tuple[str, ...]) -> ProbeConfig:
 def _probe_report(config: ProbeConfig, stamp_key: str) -> tuple[int, int, int, list[str]]:
     probes, notes = read_probes(config)
     return len(probes), sum(probe.twin is not None for probe in probes), len(probes.bias_types), notes
-
-
-def _evaluation(base: EvaluationConfig) -> EvaluationConfig | None:
-    with st.expander("Evaluation: CrowS-Pairs and held-out text"):
-        pairs = st.text_input("CrowS-Pairs file", value="bundled", key="new_pairs", help="`bundled`, or a file in the original format.")
-        held_out = st.text_input(
-            "Held-out text",
-            value=DEMO,
-            key="new_held_out",
-            help="`demo`, or a file of texts outside the corpus, one a line.",
-        )
-    crows = replace(base.crows_pairs, path=pairs.strip() or "bundled")
-    texts = replace(base.perplexity, path=held_out.strip() or DEMO)
-    try:
-        known = len(crows_pairs.load_pairs(replace(crows, pairs=None)))
-        perplexity.load_texts(texts)
-    except BiasDiffError as error:
-        show_error(error)
-        return None
-    return replace(base, crows_pairs=_at_most(crows, known), perplexity=texts)
-
-
-def _at_most(crows: CrowsPairsConfig, known: int) -> CrowsPairsConfig:
-    """A preset's subset of pairs, all of them where the file has no more."""
-    return crows if crows.pairs is None or crows.pairs < known else replace(crows, pairs=None)

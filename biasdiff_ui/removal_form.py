@@ -9,6 +9,7 @@ import streamlit as st
 
 from biasdiff_core.audit import Audit
 from biasdiff_core.config import RemovalConfig
+from biasdiff_core.effect import predicted_change
 from biasdiff_core.errors import BiasDiffError
 from biasdiff_core.plan import removals
 from biasdiff_core.review.removal import RemovalSet, removal_set
@@ -33,9 +34,9 @@ def choose_policy(audit: Audit) -> RemovalConfig:
 
 def preview(audit: Audit, policy: RemovalConfig) -> RemovalSet | None:
     """The set that freezing would give now, described; None (and why) when it cannot be frozen."""
-    ranking = table(audit.artefact("ranking"), "ranking.parquet")["id"].tolist()
+    ranking = table(audit.artefact("ranking"), "ranking.parquet")
     try:
-        removal = removal_set(policy, ranking, audit.log.current(), audit.log.head()[1])
+        removal = removal_set(policy, ranking["id"].tolist(), audit.log.current(), audit.log.head()[1])
     except BiasDiffError as error:
         st.info(plain(f"{error.what} {error.mend}"))
         return None
@@ -46,9 +47,20 @@ def preview(audit: Audit, policy: RemovalConfig) -> RemovalSet | None:
             f"{removal.confirmed} confirmed as biased, {removal.undecided} undecided; {removal.false_positives} spared as false positives."
         )
     )
+    st.caption(plain(predicted_words(ranking, removal.ids)))
     if removal.simulated:
         st.warning(SIMULATED)
     return removal
+
+
+def predicted_words(ranking: pd.DataFrame, removed: Sequence[str]) -> str:
+    """What influence says of a removal before it is paid for, beside as many examples drawn at random. `ranking`: columns id, score."""
+    predicted = predicted_change(dict(zip(ranking["id"], ranking["score"], strict=True)), removed)
+    random = -float(ranking["score"].mean()) * len(removed)
+    return (
+        f"Predicted change by influence: {predicted:+.2f} (in units of one cosine), {random:+.2f} for as many examples drawn at random. "
+        "The lower, the more the stereotypes lose; it orders removal sets and does not say by how much the bias will fall."
+    )
 
 
 def compositions(audit: Audit, removal: RemovalSet) -> None:
@@ -103,4 +115,5 @@ def frozen_sets(audit: Audit) -> None:
         }
         for one in found
     ]
-    st.dataframe(pd.DataFrame(rows), hide_index=True, alt="Frozen removal sets")
+    config = {"SHA-256 of the ids": st.column_config.TextColumn(width=150)}
+    st.dataframe(pd.DataFrame(rows), hide_index=True, column_config=config, alt="Frozen removal sets")

@@ -1,130 +1,123 @@
-"""What the comparison says: result in words, variants × metrics, paired tests, bias types, pairs that flipped."""
+"""What the comparison says: result in words, figures and paired tests by evaluation, bias types, provenance."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 import streamlit as st
 
-from biasdiff_core.audit import Audit
+from biasdiff_core.comparison import BASE, ORIGIN, headline
 from biasdiff_core.config.evaluation import Scoring
-from biasdiff_core.evaluation.crows_pairs import PairScores, load_pairs
-from biasdiff_core.report import headline, metric_rows
+from biasdiff_core.naming import metric_label, variant_name
+from biasdiff_core.report import MetricTable, Section, difference_text, sections
 from biasdiff_core.results import Comparison, PairedTest
-from biasdiff_core.workspace.artefacts import open_artefact
 from biasdiff_ui.charts import forest, show
-from biasdiff_ui.format import DASH, VARIANTS, count, metric_help, metric_name, metric_text, p_text, test_words, variant_name
-from biasdiff_ui.notices import errors_shown, plain
+from biasdiff_ui.format import DASH, count, metric_text, p_text
+from biasdiff_ui.notices import plain
 
 SCORE = "stereotype_score"
-TESTS = "Paired tests on the same pairs"
+ITEMS = "items, n"
+VARIANT_WIDTH = 160
+FOREST_VARIANTS = 5
+WHAT_THEY_ARE: Mapping[str, str] = {BASE: "the model before it was trained on the corpus", ORIGIN: "trained on the whole corpus"}
 
 
 def result_in_words(comparison: Comparison) -> None:
-    """One sentence a mitigation, and what could not be compared."""
+    """One sentence a mitigation; what could not be compared, and how small a change the pairs could show."""
     st.markdown("\n".join(f"- {plain(sentence)}" for sentence in headline(comparison)))
-    for note in comparison.notes:
-        st.caption(plain(note))
+    if comparison.notes:
+        with st.expander(f"{count(len(comparison.notes), 'note')}: what could not be compared, how small a change could be seen"):
+            st.markdown("\n".join(f"- {plain(note)}" for note in comparison.notes))
 
 
-def metrics_table(comparison: Comparison) -> None:
-    """Every main metric of every variant with its interval and n; the convention of each row stands beside it."""
+def variants(comparison: Comparison) -> None:
+    """Variants × metrics with paired tests, a tab an evaluation."""
     st.subheader("Variants")
-    rows = []
-    for name, results in metric_rows(comparison):
-        there = [result for result in results if result is not None]
-        equal = len({result.n for result in there}) == 1
-        shown = {variant_name(v): metric_text(r, with_n=not equal) for v, r in zip(comparison.variants, results, strict=True)}
-        rows.append({"metric": metric_name(name), "n": str(there[0].n) if equal else "", **shown, "convention": metric_help(there[0])})
-    explained = {variant_name(v): st.column_config.TextColumn(help=VARIANTS.get(v, v)) for v in comparison.variants}
-    note = "How exactly the figure is computed; compare only within one convention. Brackets: 95 % interval."
-    config = {**explained, "convention": st.column_config.TextColumn(help=note, width="medium")}
-    st.dataframe(pd.DataFrame(rows), hide_index=True, column_config=config, height="content", alt="Variants by metrics with intervals")
+    st.caption("Brackets: 95 % intervals. " + " ".join(f"{name.capitalize()}: {what}." for name, what in WHAT_THEY_ARE.items()))
+    found = sections(comparison)
+    for tab, section in zip(st.tabs([section.title for section in found]), found, strict=True):
+        with tab:
+            _section(section)
 
 
-def paired_tests(comparison: Comparison) -> None:
-    """Paired tests in words, over all pairs and by bias type."""
-    st.subheader("Tests on the same pairs")
-    whole = [_test_row(test, "exact p") for test in comparison.tests if test.metric.count(".") == 2]
-    st.dataframe(pd.DataFrame(whole), hide_index=True, height="content", alt=TESTS)
-    by_type = [test for test in comparison.tests if test.metric.count(".") > 2]
-    if by_type:
-        with st.expander(f"By bias type: {count(len(by_type), 'test')}, p adjusted by Holm"):
-            st.dataframe(pd.DataFrame([_test_row(test, "adjusted p") for test in by_type]), hide_index=True, alt=f"{TESTS}, by bias type")
+def _section(section: Section) -> None:
+    if section.figures.columns:
+        figures_table(section.figures, f"{section.title}: variants by metrics with intervals")
+    if section.tests:
+        st.caption("Tests on the same items")
+        _tests_table(section.tests, "exact p", section.title)
+    if section.details.columns:
+        with st.expander("By bias type, test or task"):
+            figures_table(section.details, f"{section.title}: variants by bias type, test or task")
+            if section.detail_tests:
+                st.caption(f"{count(len(section.detail_tests), 'test')} on the same items, p adjusted by Holm")
+                _tests_table(section.detail_tests, "adjusted p", f"{section.title}, in detail")
+    with st.expander("How these figures are computed"):
+        for convention, columns in section.conventions().items():
+            st.markdown(f"**{plain(', '.join(column.label for column in columns))}**: {plain(convention)}")
 
 
-def _test_row(test: PairedTest, p_column: str) -> dict[str, object]:
-    return {
-        "variant": f"{variant_name(test.variant)} against {test.reference}",
-        "metric": metric_name(test.metric),
-        "difference [95 %]": test_words(test),
-        p_column: DASH if test.p_value is None else p_text(test.p_value),
-        "n": test.n,
-        "convention": test.convention,
+def figures_table(table: MetricTable, alt: str) -> None:
+    """A row a variant, a column a metric; the number of items in a row of its own, or beside each figure where it differs."""
+    counts = {ITEMS: [DASH if column.n is None else f"{column.n:,}" for column in table.columns]}
+    rows = {
+        variant_name(variant): [metric_text(result, with_n=column.n is None) for result, column in zip(results, table.columns, strict=True)]
+        for variant, results in table.rows.items()
     }
+    names = [column.label for column in table.columns]
+    frame = pd.DataFrame.from_dict(rows | counts, orient="index", columns=names).rename_axis("variant").reset_index()
+    config = {column.label: st.column_config.TextColumn(help=column.convention) for column in table.columns}
+    config["variant"] = st.column_config.TextColumn(pinned=True, width=VARIANT_WIDTH)
+    st.dataframe(frame, hide_index=True, column_config=config, height="content", alt=alt)
+
+
+def _tests_table(tests: Sequence[PairedTest], p_column: str, title: str) -> None:
+    rows = [
+        {
+            "variant": f"{variant_name(test.variant)} against {variant_name(test.reference)}",
+            "figure": metric_label(test.metric),
+            "difference [95 %]": difference_text(test),
+            p_column: DASH if test.p_value is None else p_text(test.p_value),
+            "n": test.n,
+        }
+        for test in tests
+    ]
+    p_help = "Exact McNemar test of the pairs that changed sides; a dash where the figure has no such test."
+    config = {p_column: st.column_config.TextColumn(help=p_help)}
+    st.dataframe(pd.DataFrame(rows), hide_index=True, column_config=config, alt=f"{title}: paired tests")
 
 
 def types_chart(comparison: Comparison, scoring: Scoring) -> None:
-    """The stereotype score of every variant by bias type."""
+    """The stereotype score of the chosen variants by bias type."""
     prefix = f"crows_pairs.{scoring}.{SCORE}"
-    kinds = sorted(name.removeprefix(f"{prefix}.") for name in comparison.metrics["origin"] if name.startswith(f"{prefix}."))
+    kinds = sorted(name.removeprefix(f"{prefix}.") for name in comparison.metrics[ORIGIN] if name.startswith(f"{prefix}."))
+    every = list(comparison.variants)
+    chosen = every
+    if len(every) > FOREST_VARIANTS:
+        chosen = st.pills(
+            "Variants shown",
+            every,
+            selection_mode="multi",
+            default=every[:FOREST_VARIANTS],
+            format_func=variant_name,
+            key="forest_variants",
+        )
+    shown = {variant: comparison.metrics[variant] for variant in every if variant in chosen}
     title = f"Stereotype score by bias type, 95 % Wilson intervals ({scoring} scoring)"
-    show(forest(comparison.metrics, kinds, prefix, title), "compare_forest", f"{title}: {', '.join(comparison.variants)}")
-
-
-def flipped_pairs(audit: Audit, comparison: Comparison, scoring: Scoring) -> None:
-    """The pairs whose preferred sentence changed against the reference, with both margins."""
-    st.subheader("Pairs that flipped")
-    variant = st.segmented_control(
-        "Variant",
-        [v for v in comparison.variants if v != "base"],
-        format_func=variant_name,
-        key="flips_variant",
-        required=True,
-        default="origin",
-    )
-    reference = "base" if variant == "origin" else "origin"
-    with errors_shown():
-        scores = {v: _scores(audit, comparison, v) for v in (reference, variant)}
-        table = flips(scores[variant], scores[reference], scoring)
-        texts = {pair.id: pair for pair in load_pairs(audit.config.evaluation.crows_pairs)}
-        table["more stereotyped"] = [texts[i].sent_more if i in texts else "" for i in table["id"]]
-        table["less stereotyped"] = [texts[i].sent_less if i in texts else "" for i in table["id"]]
-        towards = int((table["margin after"] > 0).sum())
-        words = f"{count(len(table), 'pair')} of {len(scores[variant].frame):,} flipped from {reference} to {variant_name(variant)}"
-        st.markdown(plain(f"{words}: {towards} towards the first sentence, {len(table) - towards} away from it."))
-        if len(table):
-            st.dataframe(table, hide_index=True, column_config=_FLIP_FORMATS, alt=words)
-
-
-_FLIP_FORMATS = {
-    name: st.column_config.NumberColumn(format="%+.3f", help="Score of the first sentence less that of the second.")
-    for name in ("margin before", "margin after")
-}
-
-
-def _scores(audit: Audit, comparison: Comparison, variant: str) -> PairScores:
-    artefact = open_artefact(audit.folder.path, "evaluation", comparison.provenance[variant]["evaluation"])
-    return PairScores.load(artefact.path("crows_pairs.parquet"))
-
-
-def flips(after: PairScores, before: PairScores, scoring: Scoring) -> pd.DataFrame:
-    """Pairs that changed sides, ties left out; most moved first. Columns id, bias type, direction, margin before, margin after."""
-    wins, won = after.wins(scoring), before.wins(scoring)
-    ties = after.ties(scoring) | before.ties(scoring)
-    table = after.frame[["id", "bias_type", "direction"]].rename(columns={"bias_type": "bias type"})
-    table = table.assign(**{"margin before": before.margins(scoring), "margin after": after.margins(scoring)})
-    chosen: pd.DataFrame = table[(wins != won) & ~ties]
-    moved = (chosen["margin after"] - chosen["margin before"]).abs()
-    return chosen.loc[moved.sort_values(ascending=False).index].reset_index(drop=True)
+    if shown:
+        show(forest(shown, kinds, prefix, title), "compare_forest", f"{title}: {', '.join(map(variant_name, shown))}")
 
 
 def provenance_table(comparison: Comparison, keys: Mapping[str, str], environment: Mapping[str, object]) -> None:
     """Where each figure comes from."""
     with st.expander("Provenance: keys and digests behind every figure"):
         inputs = [{"of": name, "what": "stage key", "value": key} for name, key in keys.items() if name in ("removal", "ranking")]
-        rows = [{"of": v, "what": what, "value": value} for v, found in comparison.provenance.items() for what, value in found.items()]
+        rows = [
+            {"of": variant_name(v), "what": what, "value": value}
+            for v, found in comparison.provenance.items()
+            for what, value in found.items()
+        ]
         st.dataframe(pd.DataFrame(inputs + rows), hide_index=True, alt="Stage keys and digests")
         machine = f"{environment['processor']}, {environment['cores']} cores"
         st.caption(plain(f"BiasDiff {environment['biasdiff']}, commit {environment['commit']}; {machine}."))

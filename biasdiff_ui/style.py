@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
+WRAPPED = 66  # height of a table's row in pixels, two lines; Streamlit breaks the text of cells only in rows of more than 4 rem
 STYLE = """
 <style>
 .stApp { font-variant-numeric: tabular-nums; }

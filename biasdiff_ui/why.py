@@ -16,6 +16,7 @@ from biasdiff_ui.examples import Examples, Probe
 Segment = tuple[str, bool]
 SCORER_HELP = {
     "mean": "mean cosine to the probes",
+    "centred": "mean cosine to the probes less that to the corpus",
     "contrast": "mean cosine to the probes less that to their twins",
     "loss": "loss of the warmed-up model",
     "length": "shorter first",

@@ -2,18 +2,22 @@
 
 import streamlit as st
 
-from biasdiff_core.report import COMPARISON_FILE
+from biasdiff_core.effect import effects
+from biasdiff_core.report import COMPARISON_FILE, answers_side_by_side
 from biasdiff_core.results import Comparison
 from biasdiff_core.review.removal import load_removal
 from biasdiff_core.workspace.artefacts import open_artefact
+from biasdiff_ui.answers_view import answers
 from biasdiff_ui.boot import require_boot
 from biasdiff_ui.downloads import downloads
+from biasdiff_ui.effect_view import predicted_against_observed
 from biasdiff_ui.format import count, moment
 from biasdiff_ui.jobs_view import job_panel
 from biasdiff_ui.loaders import record
 from biasdiff_ui.notices import errors_shown
+from biasdiff_ui.pairs_view import pairs_chart_and_table
 from biasdiff_ui.removal_form import SIMULATED
-from biasdiff_ui.results_view import flipped_pairs, metrics_table, paired_tests, provenance_table, result_in_words, types_chart
+from biasdiff_ui.results_view import provenance_table, result_in_words, types_chart, variants
 from biasdiff_ui.state import current_audit
 from biasdiff_ui.timeline import opening
 
@@ -41,11 +45,16 @@ if audit is not None and at is not None:
         result_in_words(comparison)
         st.caption(f"{count(len(removal.ids), 'example')} of {removal.ranked:,} taken out, policy {removal.policy.replace('_', ' ')}.")
         downloads(audit, report)
-        metrics_table(comparison)
-        paired_tests(comparison)
+        variants(comparison)
         st.subheader("Bias types")
         scorings = list(audit.config.evaluation.crows_pairs.scorings)
         scoring = st.segmented_control("Scoring", scorings, default=scorings[-1], key="compare_scoring", required=True)
         types_chart(comparison, scoring)
-        flipped_pairs(audit, comparison, scoring)
+        pairs_chart_and_table(audit, comparison, scoring)
+        with errors_shown():
+            answers(answers_side_by_side(audit.folder.path, comparison))
+        with errors_shown():
+            unit = comparison.metrics["origin"][f"crows_pairs.{scoring}.stereotype_margin"].unit
+            ranking = open_artefact(audit.folder.path, "ranking", report.inputs["ranking"])
+            predicted_against_observed(effects(audit.folder.path, comparison, ranking, scoring), scoring, unit)
         provenance_table(comparison, report.inputs, audit.folder.environment)

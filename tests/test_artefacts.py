@@ -21,15 +21,22 @@ from biasdiff_core.config import (
     AuditConfig,
     CorpusConfig,
     GradientConfig,
+    LmEvalConfig,
     LoraConfig,
     MapConfig,
+    MitigationConfig,
     ModelConfig,
-    NPOConfig,
     ProbeConfig,
+    PromptConfig,
     RemovalConfig,
     ReviewConfig,
     ScoreConfig,
+    SeatConfig,
+    StereoSetConfig,
+    StopConfig,
     TrainingConfig,
+    TrexConfig,
+    UnlearnConfig,
     WarmupConfig,
 )
 from biasdiff_core.config.file import canonical, dump, load, parse
@@ -41,6 +48,7 @@ from biasdiff_core.workspace.artefacts import (
     archive,
     archived_files,
     digest_file,
+    digest_source,
     is_complete,
     open_artefact,
     publish,
@@ -255,7 +263,13 @@ def changed(config: Any, name: str) -> dict[str, Any]:
 # Configs.
 
 CLASSES = [getattr(config_module, name) for name in config_module.__all__ if isinstance(getattr(config_module, name), type)]
-REQUIRED: dict[Any, dict[str, Any]] = {AuditConfig: {"name": "a"}}
+REQUIRED: dict[Any, dict[str, Any]] = {
+    AuditConfig: {"name": "a"},
+    LmEvalConfig: {"tasks": ("arc_easy",)},
+    SeatConfig: {"path": "seat"},
+    StereoSetConfig: {"path": "dev.json"},
+    TrexConfig: {"path": "queries.csv"},
+}
 
 
 def test_every_config_class_is_among_those_tested() -> None:
@@ -265,7 +279,7 @@ def test_every_config_class_is_among_those_tested() -> None:
         for value in vars(getattr(config_module, name)).values()
         if isinstance(value, type) and dataclasses.is_dataclass(value)
     }
-    assert found == set(CLASSES) and len(found) == 17
+    assert found == set(CLASSES) and len(found) == 24
 
 
 @pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
@@ -286,7 +300,8 @@ def test_an_unknown_key_is_refused_in_every_config_class(cls: Any) -> None:
     "place",
     [
         *("model", "lora", "corpus", "probes", "warmup", "warmup.training", "gradients", "gradients.maps", "scores", "review", "removal"),
-        *("mitigation", "mitigation.npo", "mitigation.npo.training", "evaluation", "evaluation.crows_pairs", "evaluation.perplexity"),
+        *("mitigation", "mitigation.npo", "mitigation.npo.training", "mitigation.twin", "mitigation.prompt"),
+        *("evaluation", "evaluation.crows_pairs", "evaluation.perplexity"),
     ],
 )
 def test_an_unknown_key_is_refused_at_every_depth_of_a_file(tmp_path: Path, place: str) -> None:
@@ -331,6 +346,8 @@ CONTRADICTIONS = [
         {"name": "a", "scores": ScoreConfig(kind="contrast"), "probes": ProbeConfig(path="p.csv")},
         ("scores.kind", "probes.twin_column"),
     ),
+    Contradiction(UnlearnConfig, {"combine": "pareto", "retain_weight": 0.0}, ("combine", "retain_weight")),
+    Contradiction(MitigationConfig, {"twin": UnlearnConfig(by_influence=True)}, ("mitigation.twin", "by_influence")),
     Contradiction(
         AuditConfig,
         {"name": "a", "review": ReviewConfig(simulate_from_labels=True)},
@@ -363,8 +380,15 @@ def test_contradictions_name_both_fields(case: Contradiction) -> None:
         (ScoreConfig, {"top_probes": 0}, "scores.top_probes"),
         (RemovalConfig, {"percent": 0.0}, "removal.percent"),
         (RemovalConfig, {"percent": 100.5}, "removal.percent"),
-        (NPOConfig, {"beta": 0.0}, "npo.beta"),
-        (NPOConfig, {"retain_weight": -1.0}, "npo.retain_weight"),
+        (UnlearnConfig, {"beta": 0.0}, "unlearning.beta"),
+        (UnlearnConfig, {"retain_weight": -1.0}, "retain_weight"),
+        (UnlearnConfig, {"kl_weight": -0.1}, "kl_weight"),
+        (UnlearnConfig, {"forget_weight": 0.0}, "unlearning.forget_weight"),
+        (StopConfig, {"max_perplexity_ratio": 0.9}, "stop.max_perplexity_ratio"),
+        (StopConfig, {"pairs": 0}, "stop.pairs"),
+        (PromptConfig, {"text": "  "}, "prompt.text"),
+        (MitigationConfig, {"random_seeds": ()}, "mitigation.random_seeds"),
+        (MitigationConfig, {"random_seeds": (1, 1)}, "mitigation.random_seeds"),
         (ProbeConfig, {"limit": 0}, "probes.limit"),
         (AuditConfig, {"name": "Über uns"}, "name"),
         (AuditConfig, {"name": "../up"}, "name"),
@@ -391,3 +415,13 @@ def test_a_wrong_type_in_a_file_is_refused_naming_file_and_field(tmp_path: Path)
     with pytest.raises(ConfigError, match="no preset 'fast'"):
         preset("fast", "a")
     assert ModelConfig().name.startswith("bundled:")
+
+
+def test_a_source_is_digested_anew_when_it_changes(tmp_path: Path) -> None:
+    path = tmp_path / "corpus.csv"
+    path.write_text("a\n1\n")
+    first = digest_source(path)
+    assert first == digest_file(path) == digest_source(path)
+    path.write_text("a\n2\n")
+    os.utime(path, ns=(1, 1))  # a clock's tick may be coarser than two writes
+    assert digest_source(path) == digest_file(path) != first

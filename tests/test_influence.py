@@ -35,7 +35,7 @@ TYPES = ["x", "y", "x"]
 
 
 def store(folder: Path, vectors: np.ndarray, cosines: dict[str, Sequence[float]] | None = None, empty: int | None = None) -> GradientStore:
-    """A store of the given vectors in shards of two rows."""
+    """A store of the given vectors in shards of two rows, `z0`, `z1` …"""
     folder.mkdir(parents=True)
     tokens = np.array([0 if row == empty else 3 for row in range(len(vectors))])
     table = pd.DataFrame({"norm": 1.0, "loss": 2.0, "tokens": tokens} | {f"cosine:{n}": list(v) for n, v in (cosines or {}).items()})
@@ -55,6 +55,7 @@ def two_checkpoints(folder: Path, twins: bool = True) -> list[CheckpointStores]:
         exact = {
             "probe:x": [0.5 * (a + b) for a, b in train],
             "probe:y": [-a for a, b in train],
+            "pool": [0.5 * (b - a) for a, b in train],
         } | ({"twin:x": [b for a, b in train], "twin:y": [b for a, b in train]} if twins else {})
         made.append(
             CheckpointStores(
@@ -62,6 +63,7 @@ def two_checkpoints(folder: Path, twins: bool = True) -> list[CheckpointStores]:
                 train=store(place / "train", np.array(train), exact),
                 probes=store(place / "probes", np.array([east, west, north])),
                 twins=store(place / "twins", np.array([north, north, north])) if twins else None,
+                pool=store(place / "pool", np.array([north, west])),  # of z0 and z1
             )
         )
     return made
@@ -76,6 +78,9 @@ MEAN_X = [0.5, 0.5, -0.5]
 MEAN_Y = [-0.75, -0.25, 1.0]
 # Twins (all north): z0 = 0, z1 = 1, z2 = 0; then 1, 0, 0.
 TWIN = [0.25, 0.75, 0.0]
+# Pool: z0 as north, z1 as west; neither is measured against itself. Checkpoint 1: z0 (east) to west −1, z1 (north) to north 1,
+# z2 (west) to both 1/2. Checkpoint 2: z0 (north) to west 0, z1 (east) to north 0, z2 1/2.
+POOL_MEAN = [-0.75, 0.75, 0.5]
 
 
 @pytest.mark.parametrize("source", ["exact", "projected"])
@@ -83,10 +88,18 @@ def test_eq_5_over_two_checkpoints_by_hand(tmp_path: Path, source: str) -> None:
     stores = two_checkpoints(tmp_path)
     cosines = exact_cosines(stores, {"x": 2, "y": 1}) if source == "exact" else projected_cosines(stores, TYPES)
     found = projected_columns(cosines)
-    for name, expected in {"mean": MEAN, "mean:x": MEAN_X, "mean:y": MEAN_Y, "twin_mean": TWIN, "twin_mean:x": TWIN}.items():
+    for name, expected in {
+        "mean": MEAN,
+        "mean:x": MEAN_X,
+        "mean:y": MEAN_Y,
+        "twin_mean": TWIN,
+        "twin_mean:x": TWIN,
+        "pool_mean": POOL_MEAN,
+    }.items():
         np.testing.assert_allclose(found[name], expected, atol=1e-6, err_msg=name)
     np.testing.assert_allclose(score_column(cosines, "mean"), MEAN, atol=1e-6)
     np.testing.assert_allclose(score_column(cosines, "contrast"), np.array(MEAN) - TWIN, atol=1e-6)
+    np.testing.assert_allclose(score_column(cosines, "centred"), np.array(MEAN) - POOL_MEAN, atol=1e-6)
 
 
 def projected_columns(cosines: pd.DataFrame) -> dict[str, list[float]]:
@@ -116,11 +129,15 @@ def test_there_is_no_contrast_without_twins_and_no_score_without_checkpoints(tmp
 
 
 def test_a_row_without_a_loss_has_no_score(tmp_path: Path) -> None:
-    train = store(tmp_path / "t", np.array([[1.0, 0.0], [0.0, 0.0], [0.0, 1.0]]), {"probe:x": [1.0, np.nan, 0.0]}, empty=1)
-    made = [CheckpointStores(weight=1.0, train=train, probes=store(tmp_path / "p", np.array([[1.0, 0.0]])), twins=None)]
+    train = store(
+        tmp_path / "t", np.array([[1.0, 0.0], [0.0, 0.0], [0.0, 1.0]]), {"probe:x": [1.0, np.nan, 0.0], "pool": [1.0, np.nan, 0.0]}, empty=1
+    )
+    east = np.array([[1.0, 0.0]])
+    made = [CheckpointStores(weight=1.0, train=train, probes=store(tmp_path / "p", east), twins=None, pool=store(tmp_path / "o", east))]
     for cosines in (exact_cosines(made, {"x": 1}), projected_cosines(made, ["x"])):
         assert cosines["mean"].isna().tolist() == [False, True, False]
         assert rank(train.ids, cosines["mean"].to_numpy())["id"].tolist() == ["z0", "z2"]
+        assert cosines["pool_mean"].isna().tolist() == [True, True, False]  # z0 is the whole pool: it has no other to be measured against
 
 
 def test_turning_the_probes_gradients_around_reverses_the_ranking(tmp_path: Path) -> None:
@@ -129,7 +146,7 @@ def test_turning_the_probes_gradients_around_reverses_the_ranking(tmp_path: Path
     ranked = []
     for sign in (1, -1):
         train, side = store(tmp_path / f"t{sign}", vectors), store(tmp_path / f"p{sign}", sign * probes)
-        cosines = projected_cosines([CheckpointStores(weight=1.0, train=train, probes=side, twins=None)], ["x"] * 4)
+        cosines = projected_cosines([CheckpointStores(weight=1.0, train=train, probes=side, twins=None, pool=train)], ["x"] * 4)
         ranked.append(rank(train.ids, cosines["mean"].to_numpy())["id"].tolist())
     assert ranked[0] == ranked[1][::-1]
 
@@ -167,8 +184,9 @@ def gathered(warm: list[Checkpoint], folder: Path, maps: MapConfig, proj_dim: in
     total = sum(c.learning_rate for c in warm)
     made = []
     for checkpoint in warm:
-        train, probes, twins = (GradientStore.open(folder / checkpoint.folder.name / side) for side in ("train", "probes", "twins"))
-        made.append(CheckpointStores(weight=checkpoint.learning_rate / total, train=train, probes=probes, twins=twins))
+        place = folder / checkpoint.folder.name
+        train, probes, twins, pool = (GradientStore.open(place / side) for side in ("train", "probes", "twins", "pool"))
+        made.append(CheckpointStores(weight=checkpoint.learning_rate / total, train=train, probes=probes, twins=twins, pool=pool))
     return made
 
 

@@ -15,9 +15,15 @@ import pandas as pd
 import pytest
 
 from biasdiff_core.audit import Audit
+from biasdiff_core.config import METHODS, StopConfig, TrainingConfig, UnlearnConfig
+from biasdiff_core.config.mitigation import UNLEARNINGS
+from biasdiff_core.errors import ReviewError
+from biasdiff_core.model.train import read_steps
 from biasdiff_core.pipeline import Pipeline
 from biasdiff_core.plan import plan, predicted_cost, removals
 from biasdiff_core.results import Progress
+from biasdiff_core.review.removal import load_removal
+from biasdiff_core.workspace.artefacts import digest_json, open_artefact
 from tests.tiny_audit import tiny_config
 
 REFUSE_SOCKETS = """
@@ -83,6 +89,94 @@ def test_killed_at_any_stage_it_resumes_to_the_same_result(
     for name in ("ranking", "scores"):
         file = f"{name}.parquet"
         assert audit.artefact(name).path(file).read_bytes() == finished_audit.artefact(name).path(file).read_bytes()
+
+
+@pytest.fixture(scope="module")
+def every_method(finished_audit: Audit, tmp_path_factory: pytest.TempPathFactory) -> Audit:
+    """A copy of the finished audit, mitigated by every method (MiniLM aside, whose model is not a tiny one)."""
+    root = tmp_path_factory.mktemp("methods")
+    shutil.copytree(finished_audit.folder.workspace, root / "workspace")
+    audit = Audit.open(finished_audit.folder.id, root / "workspace")
+    audit.mitigate([method for method in METHODS if method != "minilm"])
+    return audit
+
+
+def test_every_method_is_compared_and_leaves_an_adapter_with_a_card(every_method: Audit) -> None:
+    comparison = every_method.compare()
+    assert comparison.variants == ("base", "origin", *(method for method in METHODS if method != "minilm"))
+    frozen = removals(every_method.folder)[0]
+    removed = load_removal(frozen)
+    for variant, keys in comparison.provenance.items():
+        if variant in ("base", "origin", "prompt"):
+            continue
+        result = open_artefact(every_method.folder.path, "mitigation", keys["adapter"])
+        card = result.path("adapter/README.md").read_text(encoding="utf8")
+        corpus = every_method.artefact("corpus").inputs
+        assert all(part in card for part in (every_method.folder.id, variant, corpus["source"], corpus["model"]))
+        if variant in ("random", "oracle", "unigram", "length"):
+            ids = result.read_json("removed.json")
+            assert len(ids) == result.facts["removed"] == len(removed.ids) and digest_json(ids) in card
+        else:
+            assert removed.digest in card and "removed.json" not in result.files
+        if variant != "oracle":
+            assert "decisions simulated from the known labels" in card
+        assert result.facts["work"] > 0 and not any("optimizer" in name for name in result.files)
+    # The decisions follow the labels, which single words give away here: three of the variants are one.
+    same = [v for v, keys in comparison.provenance.items() if keys["weights"] == comparison.provenance["oracle"]["weights"]]
+    assert same == ["retrain", "oracle", "unigram"]
+    assert len({keys["weights"] for keys in comparison.provenance.values()}) == len(comparison.variants) - 2
+
+
+def test_every_term_and_its_weight_are_logged_at_every_step(every_method: Audit) -> None:
+    for method in UNLEARNINGS:
+        key = every_method.compare().provenance[method]["adapter"]
+        steps = read_steps(open_artefact(every_method.folder.path, "mitigation", key).folder)
+        terms = [method] if method == "ascent" else [method, "retain_nll"]
+        assert all({*terms, *(f"weight:{term}" for term in terms), "gradient_norm"} <= step.keys() for step in steps)
+        assert ("retain_nll" in steps[0]) == (method != "ascent")
+
+
+def test_the_prompt_is_the_origin_under_an_instruction(every_method: Audit) -> None:
+    """No weights of its own, but another identity: it is compared with the origin, and its figures are others."""
+    comparison = every_method.compare()
+    prompt, origin = comparison.provenance["prompt"], comparison.provenance["origin"]
+    assert prompt["adapter"] == origin["adapter"] == every_method.artefact("warmup").key
+    assert prompt["weights"] != origin["weights"]
+    assert any(test.variant == "prompt" for test in comparison.tests)
+    assert not [note for note in comparison.notes if "identical" in note]
+
+
+def test_a_variants_whole_model_is_exported(every_method: Audit, tmp_path: Path) -> None:
+    for variant in ("npo", "origin"):
+        every_method.export_model(variant, tmp_path / variant)
+        card = (tmp_path / variant / "README.md").read_text(encoding="utf8")
+        assert "a whole model" in card and f"# {variant} of {every_method.folder.id}" in card
+        assert (tmp_path / variant / "model.safetensors").exists() and (tmp_path / variant / "tokenizer.json").exists()
+    assert "Removal set: none" in card
+    for variant in ("prompt", "base", "nonsense"):
+        with pytest.raises(ReviewError, match=f"no trained variant '{variant}'"):
+            every_method.export_model(variant, tmp_path / variant)
+
+
+def test_stopping_influence_and_a_dev_set_are_carried_out(finished_audit: Audit, tmp_path: Path) -> None:
+    """A variant whose first epoch breaks the capability limit is the origin again, says so, and is not compared."""
+    rough = UnlearnConfig(
+        retain_weight=0.0,
+        by_influence=True,
+        stop=StopConfig(max_perplexity_ratio=1.0),
+        training=TrainingConfig(epochs=2, learning_rate=0.2, batch_size=4),
+    )
+    gentle = UnlearnConfig(stop=StopConfig(parity=False, max_perplexity_ratio=100.0), training=TrainingConfig(epochs=2, batch_size=4))
+    mitigation = replace(finished_audit.config.mitigation, methods=("npo", "twin"), npo=rough, twin=gentle)
+    audit = Audit.from_config(replace(finished_audit.config, name="stopped", mitigation=mitigation), tmp_path / "workspace").run()
+    comparison = audit.compare()
+    npo, twin = (open_artefact(audit.folder.path, "mitigation", comparison.provenance[v]["adapter"]) for v in ("npo", "twin"))
+    assert (npo.facts["kept_epoch"], npo.facts["ended"]) == (0, "capability") and len(npo.facts["dev"]) == 2
+    assert (twin.facts["kept_epoch"], twin.facts["ended"]) == (2, "all epochs") and len(twin.facts["dev"]) == 3
+    assert comparison.provenance["npo"]["weights"] == comparison.provenance["origin"]["weights"]
+    assert any("identical" in note for note in comparison.notes)
+    assert not [test for test in comparison.tests if test.variant == "npo"]
+    assert {"stopping.jsonl", "steps.jsonl"} <= set(npo.files)
 
 
 def test_a_changed_source_makes_the_results_stale_and_says_why(tmp_path: Path, tiny_model_folder: Path, finished_audit: Audit) -> None:

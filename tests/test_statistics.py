@@ -8,18 +8,22 @@ import sys
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from biasdiff_core.errors import NumericError
 from biasdiff_core.evaluation.statistics import (
     auroc,
     bootstrap_mean,
+    bootstrap_of_means,
     bootstrap_ratio,
     holm,
     mcnemar_exact,
     paired_bootstrap,
+    pooled_difference,
+    pooled_share_undone,
     share_undone,
+    smallest_detectable_change,
     wilson,
 )
 
@@ -51,6 +55,49 @@ def test_mcnemar_by_hand() -> None:
     assert mcnemar_exact(1, 5) == pytest.approx(14 / 64)
     assert mcnemar_exact(5, 1) == mcnemar_exact(1, 5)
     assert mcnemar_exact(4, 4) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(("n", "share"), [(1290, 0.08), (1290, 0.3), (400, 0.15), (218, 0.1)])
+def test_smallest_detectable_change_is_found_by_the_test_four_times_of_five(n: int, share: float) -> None:
+    change = smallest_detectable_change(n, share)
+    assert change is not None
+    generator = np.random.default_rng(n)
+    chances = [(share + change) / 2, (share - change) / 2, 1 - share]
+    found = np.mean([mcnemar_exact(*generator.multinomial(n, chances)[:2]) < 0.05 for _ in range(2000)])
+    # Standard error of 0.8 over 2,000 cases: 0.009.
+    assert found == pytest.approx(0.8, abs=0.036)
+    # Normal approximation: (z₀.₉₇₅ √ψ + z₀.₈ √(ψ − δ²)) / √n = δ, solved by iteration; exact McNemar is the more careful of the two.
+    normal = 0.0
+    for _ in range(100):
+        normal = (1.959964 * math.sqrt(share) + 0.841621 * math.sqrt(share - normal**2)) / math.sqrt(n)
+    assert normal < change < 1.12 * normal
+
+
+def test_smallest_detectable_change_by_hand() -> None:
+    # All ten pairs change sides. The test rejects at 0, 1, 9 or 10 in one direction (2 · 11/1024); power 0.8 needs the rarer direction
+    # with probability p where (1 − p)¹⁰ + 10 p (1 − p)⁹ = 0.8 (the other end is negligible): p ≈ 0.0826; change 1 − 2p.
+    change = smallest_detectable_change(10, 1.0)
+    assert change is not None
+    p = (1 - change) / 2
+    assert (1 - p) ** 10 + 10 * p * (1 - p) ** 9 + p**10 + 10 * (1 - p) * p**9 == pytest.approx(0.8)
+    assert p == pytest.approx(0.0826, abs=1e-3)
+
+
+def test_too_few_discordant_pairs_show_no_change() -> None:
+    # Five discordant pairs at most: 2/2⁵ > 0.05, whatever their direction.
+    assert smallest_detectable_change(5, 1.0) is None
+    assert smallest_detectable_change(1290, 0.0) is None and smallest_detectable_change(1290, 0.003) is None
+    for n, share in ((0, 0.1), (10, -0.1), (10, 1.1)):
+        with pytest.raises(NumericError):
+            smallest_detectable_change(n, share)
+
+
+@given(st.integers(100, 3000), st.floats(0.05, 0.9))
+@settings(max_examples=30, deadline=None)
+def test_more_pairs_show_smaller_changes(n: int, share: float) -> None:
+    change, more = smallest_detectable_change(n, share), smallest_detectable_change(2 * n, share)
+    if change is not None:
+        assert more is not None and more < change <= share
 
 
 def test_holm_by_hand() -> None:
@@ -101,6 +148,22 @@ def test_ratio_weighs_by_the_denominator() -> None:
     assert bootstrap_ratio([6.0, 1.0], [3.0, 1.0], draws=50, seed=0).value == 1.75
 
 
+def test_bootstrap_of_means_is_the_bootstrap_of_the_mean_where_there_is_one() -> None:
+    values = np.random.default_rng(11).normal(size=(300, 2))
+    found = bootstrap_of_means(values, lambda means: means[..., 1], draws=400, seed=3)
+    mean = bootstrap_mean(values[:, 1], draws=400, seed=3)
+    assert (found.value, found.low, found.high) == pytest.approx((mean.value, mean.low, mean.high))
+    ratio = bootstrap_of_means(values + 5, lambda means: means[..., 0] / means[..., 1], draws=400, seed=3)
+    expected = bootstrap_ratio(values[:, 0] + 5, values[:, 1] + 5, draws=400, seed=3)
+    assert (ratio.value, ratio.low, ratio.high) == pytest.approx((expected.value, expected.low, expected.high))
+
+
+def test_bootstrap_of_means_holds_the_value_at_a_kink() -> None:
+    values = np.array([[1.0], [-1.0]] * 50)
+    found = bootstrap_of_means(values, lambda means: -np.abs(means[..., 0]), draws=200, seed=0)
+    assert found.value == found.high == 0.0 and found.low < -0.1
+
+
 def test_pairing_removes_what_items_share() -> None:
     generator = np.random.default_rng(3)
     item = generator.normal(0, 10, size=400)
@@ -124,12 +187,54 @@ def test_share_undone_by_hand() -> None:
     assert share_undone(origin, origin, base, draws=50, seed=0).value == 0.0
 
 
+def test_pairs_without_a_margin_leave_the_share() -> None:
+    origin, after = np.full(100, 0.8), np.full(100, 0.2)
+    after[0], origin[1] = math.nan, math.nan
+    assert share_undone(origin, after, np.zeros(100), draws=50, seed=0).value == pytest.approx(0.75)
+
+
 def test_share_undone_is_not_defined_without_a_clear_rise() -> None:
     noise = np.random.default_rng(4).normal(size=200)
     unclear = share_undone(noise, np.zeros(200), np.zeros(200), draws=500, seed=0)
     assert unclear.value is None and unclear.low is None and "not clear of zero" in unclear.reason
     # A clear fall is no rise either.
     assert share_undone(np.zeros(9), np.zeros(9), np.ones(9), draws=50, seed=0).value is None
+
+
+def test_pooling_over_seeds_is_the_plain_loop() -> None:
+    """Seeds and pairs drawn anew in every draw; the share is a ratio of means over the same cells."""
+    generator = np.random.default_rng(5)
+    base = generator.normal(size=(1, 40))
+    origin = base + 1 + generator.normal(0, 0.3, (3, 40))
+    after = origin - 0.4 + generator.normal(0, 0.3, (3, 40))
+    draws = np.random.default_rng(9)
+    shares, differences = [], []
+    for _ in range(50):
+        rows, columns = draws.integers(0, 3, 3), draws.integers(0, 40, 40)
+        cells = [(row, column) for row in rows for column in columns]
+        top = sum(origin[cell] - after[cell] for cell in cells)
+        shares.append(top / sum(origin[cell] - base[0, cell[1]] for cell in cells))
+        differences.append(-top / len(cells))
+    share = pooled_share_undone(origin, after, base, draws=50, seed=9)
+    assert share.value == pytest.approx((origin - after).mean() / (origin - base).mean())
+    np.testing.assert_allclose([share.low, share.high], np.quantile(shares, [0.025, 0.975]))  # type: ignore[arg-type]
+    moved = pooled_difference(after, origin, draws=50, seed=9)
+    np.testing.assert_allclose([moved.value, moved.low, moved.high], [(after - origin).mean(), *np.quantile(differences, [0.025, 0.975])])
+
+
+def test_seeds_that_disagree_widen_the_pooled_interval() -> None:
+    """The same pairs and mean; seeds at ±1 instead of 0 add their own spread."""
+    pairs = np.random.default_rng(0).normal(0, 0.1, 200)
+    agree, disagree = np.stack([pairs, pairs]), np.stack([pairs - 1, pairs + 1])
+    narrow, wide = (pooled_difference(values, np.zeros_like(values), draws=200, seed=0) for values in (agree, disagree))
+    assert narrow.value == pytest.approx(wide.value)
+    assert narrow.high - narrow.low < 0.1 < 1.9 < wide.high - wide.low
+
+
+def test_pooled_share_is_not_defined_without_a_clear_rise() -> None:
+    noise = np.random.default_rng(1).normal(size=(2, 30))
+    share = pooled_share_undone(noise, noise - 1, np.zeros((1, 30)), draws=100, seed=0)
+    assert share.value is None and "not clear of zero" in share.reason
 
 
 def test_auroc_by_hand_counts_ties_half() -> None:

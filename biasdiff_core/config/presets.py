@@ -9,7 +9,7 @@ from biasdiff_core.config.audit import AuditConfig
 from biasdiff_core.config.data import CorpusConfig, ProbeConfig
 from biasdiff_core.config.evaluation import CrowsPairsConfig, EvaluationConfig, PerplexityConfig
 from biasdiff_core.config.gradients import GradientConfig, MapConfig, ScoreConfig
-from biasdiff_core.config.mitigation import MitigationConfig, NPOConfig, RemovalConfig
+from biasdiff_core.config.mitigation import MitigationConfig, RemovalConfig, UnlearnConfig
 from biasdiff_core.config.training import TrainingConfig, WarmupConfig
 from biasdiff_core.errors import ConfigError
 
@@ -23,18 +23,19 @@ def quick(name: str) -> AuditConfig:
         name=name,
         warmup=WarmupConfig(training=TrainingConfig(epochs=2, learning_rate=5e-4)),
         gradients=GradientConfig(maps=MapConfig(train="adam_own", probe="sgd"), checkpoints="last"),
-        mitigation=MitigationConfig(methods=("retrain", "npo"), npo=NPOConfig(training=TrainingConfig(epochs=2, learning_rate=2e-4))),
+        mitigation=MitigationConfig(methods=("retrain", "npo"), npo=UnlearnConfig(training=TrainingConfig(epochs=2, learning_rate=2e-4))),
         evaluation=EvaluationConfig(crows_pairs=CrowsPairsConfig(pairs=400), perplexity=PerplexityConfig(limit=100)),
     )
 
 
 def standard(name: str) -> AuditConfig:
-    """3 gentle epochs, Eq. 5 over all of them (docs/log.md), all 1508 pairs of CrowS-Pairs, and the random control."""
+    """3 gentle epochs, Eq. 5 over all of them, centred scores (docs/log.md), all 1508 pairs of CrowS-Pairs, and the random control."""
     base = quick(name)
     return replace(
         base,
-        warmup=WarmupConfig(training=TrainingConfig(epochs=3, learning_rate=2e-4)),
-        gradients=replace(base.gradients, checkpoints="all"),
+        warmup=WarmupConfig(training=TrainingConfig(epochs=3, learning_rate=1e-4)),
+        gradients=GradientConfig(maps=MapConfig(train="less", probe="sgd"), checkpoints="all"),
+        scores=ScoreConfig(kind="centred"),
         mitigation=MitigationConfig(methods=("retrain", "npo", "random")),
         evaluation=EvaluationConfig(perplexity=PerplexityConfig(limit=None)),
     )
@@ -51,7 +52,7 @@ def paper(name: str) -> AuditConfig:
         removal=RemovalConfig(policy="top_percent", percent=35.0),
         mitigation=MitigationConfig(
             methods=("retrain", "npo"),
-            npo=NPOConfig(
+            npo=UnlearnConfig(
                 beta=0.5,
                 forget_weight=0.8,
                 retain_weight=0.2,

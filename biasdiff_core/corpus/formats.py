@@ -94,11 +94,14 @@ class _TextFile(Table):
 
 
 class DelimitedFile(_TextFile):
-    """CSV or TSV with a header, cells quoted by `"` where needed (RFC 4180)."""
+    """CSV or TSV, cells quoted by `"` where needed (RFC 4180). Without a header its columns are called `#1`, `#2` and so on.
 
-    def __init__(self, path: Path, delimiter: str) -> None:
+    With `quoted` False, quotes are letters like any other.
+    """
+
+    def __init__(self, path: Path, delimiter: str, *, has_header: bool = True, quoted: bool = True) -> None:
         super().__init__(path)
-        self._delimiter = delimiter
+        self._delimiter, self._has_header, self._quoted = delimiter, has_header, quoted
 
     def columns(self) -> tuple[str, ...]:
         return self._header()[0]
@@ -108,9 +111,10 @@ class DelimitedFile(_TextFile):
         places = [(name, header.index(name)) for name in wanted]
         with self.path.open("rb") as handle:
             lines = _Lines(handle)
-            reader = csv.reader(lines, delimiter=self._delimiter, strict=True)
-            next(reader)
-            lines.take()
+            reader = self._reader(lines)
+            if self._has_header:
+                next(reader)
+                lines.take()
             while True:
                 cells, problem = _next_cells(reader)
                 line, raw, flaw = lines.take()
@@ -127,7 +131,7 @@ class DelimitedFile(_TextFile):
     def _header(self) -> tuple[tuple[str, ...], bytes]:
         with self.path.open("rb") as handle:
             lines = _Lines(handle)
-            cells, problem = _next_cells(csv.reader(lines, delimiter=self._delimiter, strict=True))
+            cells, problem = _next_cells(self._reader(lines))
             _, raw, flaw = lines.take()
         if flaw := flaw or problem:
             refusals = Refusals(str(self.path), self.unit)
@@ -135,7 +139,12 @@ class DelimitedFile(_TextFile):
             refusals.raise_any()
         if not cells:
             raise DataError(f"{self.path} has no header in line 1.", "Write the names of the columns there.")
-        return tuple(cells), raw
+        return (tuple(cells), raw) if self._has_header else (tuple(f"#{number}" for number in range(1, len(cells) + 1)), b"")
+
+    def _reader(self, lines: _Lines) -> Iterator[list[str]]:
+        if self._quoted:
+            return csv.reader(lines, delimiter=self._delimiter, strict=True)
+        return csv.reader(lines, delimiter=self._delimiter, quoting=csv.QUOTE_NONE)
 
     def _head(self) -> bytes:
         return self._header()[1]

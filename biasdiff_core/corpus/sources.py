@@ -12,7 +12,7 @@ from biasdiff_core.corpus.demo import demo_path
 from biasdiff_core.corpus.formats import DelimitedFile, JsonLines, ParquetFile, Table
 from biasdiff_core.corpus.hub import load_folder, load_hub
 from biasdiff_core.errors import DataError
-from biasdiff_core.workspace.artefacts import digest_file, digest_json
+from biasdiff_core.workspace.artefacts import digest_json, digest_source
 
 DEMO = "demo"
 READERS: Mapping[str, Callable[[Path], Table]] = {
@@ -92,6 +92,6 @@ def source_digest(path: str, *, demo: str = "corpus.csv") -> str:
     if local is None:
         return digest_json({"hub": path})
     if local.is_file():
-        return digest_file(local)
+        return digest_source(local)
     files = (file for file in sorted(local.rglob("*")) if file.is_file() and not file.name.startswith(("cache-", ".")))
-    return digest_json({file.relative_to(local).as_posix(): digest_file(file) for file in files})
+    return digest_json({file.relative_to(local).as_posix(): digest_source(file) for file in files})

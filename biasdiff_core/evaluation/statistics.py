@@ -6,14 +6,14 @@ NaN in a value means not scored (a tie): it leaves the denominator of its own me
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import brentq
 from scipy.special import expit, logit
-from scipy.stats import binomtest, norm, rankdata
+from scipy.stats import binom, binomtest, norm, rankdata
 
 from biasdiff_core.errors import NumericError
 
@@ -57,6 +57,32 @@ def mcnemar_exact(only_reference: int, only_variant: int) -> float:
     return 1.0 if discordant == 0 else float(binomtest(only_reference, discordant, 0.5).pvalue)
 
 
+def smallest_detectable_change(n: int, discordant_share: float, *, power: float = 0.8) -> float | None:
+    """The smallest change of a proportion, in (0, 1], that exact McNemar at 5 % two-sided finds in n pairs with this probability.
+
+    `discordant_share`: expected share of pairs that change sides. The number of discordant pairs is binomial, and given it the test's
+    power is exact (Duffy 1984; the normal approximation is Connor 1987). None where even a change
+    all in one direction would not be found so often. Raises NumericError unless n > 0 and the share lies in [0, 1].
+    """
+    if n <= 0 or not 0 <= discordant_share <= 1:
+        raise NumericError(f"A share of {discordant_share} discordant pairs of {n} is none.")
+    discordant = np.arange(n + 1)
+    weights = binom.pmf(discordant, n, discordant_share)
+    discordant, weights = discordant[weights > 1e-12], weights[weights > 1e-12]
+    # The most pairs in the rarer direction at which the test still rejects; −1 where it never does.
+    quantile = np.asarray(binom.ppf(0.025, discordant, 0.5))
+    critical = quantile - (binom.cdf(quantile, discordant, 0.5) > 0.025)
+
+    def shortfall(change: float) -> float:
+        rarer = (discordant_share - change) / (2 * discordant_share)
+        found = binom.cdf(critical, discordant, rarer) + binom.cdf(critical, discordant, 1 - rarer)
+        return float(weights @ found) - power
+
+    if discordant_share == 0 or shortfall(discordant_share) < 0:
+        return None
+    return float(brentq(shortfall, 0.0, discordant_share))
+
+
 def holm(p_values: Sequence[float]) -> list[float]:
     """p-values adjusted for so many tests at once, in the order given (Holm 1979, step-down)."""
     order = np.argsort(p_values, kind="stable")
@@ -80,6 +106,17 @@ def bootstrap_ratio(numerators: ArrayLike, denominators: ArrayLike, *, draws: in
     return _estimate(float(top.sum() / bottom.sum()), _resampled_ratios(top, bottom, draws=draws, seed=seed))
 
 
+def bootstrap_of_means(values: ArrayLike, combine: Callable[[Floats], Floats], *, draws: int, seed: int) -> Estimate:
+    """combine(column means) of values [items, k], items drawn with replacement; `combine`: means [..., k] → values [...].
+
+    Percentile interval, widened to hold the value: where `combine` has a kink (a minimum), resampled values lie to one side of it.
+    """
+    given = _floats(values)
+    resampled = np.concatenate([combine(given[items].mean(axis=1)) for items in _resamples(len(given), draws, seed)])
+    found = _estimate(float(combine(given.mean(axis=0))), resampled)
+    return Estimate(value=found.value, low=min(found.low, found.value), high=max(found.high, found.value))
+
+
 def paired_bootstrap(variant: ArrayLike, reference: ArrayLike, *, draws: int, seed: int) -> Estimate:
     """mean(variant) − mean(reference) over the same items [n]: each draw takes the same items of both (percentile interval)."""
     (top_v, bottom_v), (top_r, bottom_r) = _scored(variant), _scored(reference)
@@ -97,16 +134,41 @@ def share_undone(origin: ArrayLike, after: ArrayLike, base: ArrayLike, *, draws:
     """(origin − after) / (origin − base) of the mean margins of the same pairs [n], with a paired bootstrap interval.
 
     Share of the induced rise undone; with the oracle's margins as `base`, of the removable rise. Not defined unless the
-    interval of the rise, the denominator, lies above zero.
+    interval of the rise, the denominator, lies above zero. A pair without a margin somewhere is left out.
     """
     from_origin = _floats(origin)
     undone, rise = from_origin - _floats(after), from_origin - _floats(base)
+    scored = np.isfinite(undone) & np.isfinite(rise)
+    undone, rise = undone[scored], rise[scored]
     denominator = bootstrap_mean(rise, draws=draws, seed=seed)
     if denominator.low <= 0:
-        found = f"{denominator.value:.3f} [{denominator.low:.3f}, {denominator.high:.3f}]"
-        return Share(value=None, low=None, high=None, reason=f"the rise of the mean margin, {found}, is not clear of zero")
+        return Share(value=None, low=None, high=None, reason=_no_rise(denominator))
     ratio = bootstrap_ratio(undone, rise, draws=draws, seed=seed)
     return Share(value=ratio.value, low=ratio.low, high=ratio.high)
+
+
+def pooled_share_undone(origin: ArrayLike, after: ArrayLike, base: ArrayLike, *, draws: int, seed: int) -> Share:
+    """As `share_undone`, of margins [training seeds, pairs], seeds and pairs both resampled (`pooled_difference`).
+
+    A base without training has one row [1, pairs]. Not defined unless the interval of the rise lies above zero.
+    """
+    from_origin = _floats(origin)
+    undone, rise = from_origin - _floats(after), from_origin - _floats(base)
+    tops, bottoms = (np.array([cells.mean() for cells in _crossed(values, draws, seed)]) for values in (undone, rise))
+    denominator = _estimate(float(rise.mean()), bottoms)
+    if denominator.low <= 0:
+        return Share(value=None, low=None, high=None, reason=_no_rise(denominator))
+    ratio = _estimate(float(undone.mean() / rise.mean()), tops / bottoms)
+    return Share(value=ratio.value, low=ratio.low, high=ratio.high)
+
+
+def pooled_difference(variant: ArrayLike, reference: ArrayLike, *, draws: int, seed: int) -> Estimate:
+    """mean(variant) − mean(reference) of values [training seeds, items], seeds and items both drawn with replacement.
+
+    The two factors are crossed, so each is resampled on its own (pigeonhole bootstrap, Owen 2007), which errs on the wide side.
+    """
+    moved = _floats(variant) - _floats(reference)
+    return _estimate(float(moved.mean()), np.array([cells.mean() for cells in _crossed(moved, draws, seed)]))
 
 
 def auroc(scores: ArrayLike, labels: Sequence[int]) -> Estimate:
@@ -176,6 +238,18 @@ def _resamples(n: int, draws: int, seed: int) -> Iterator[NDArray[np.int64]]:
     step = max(1, _CHUNK // n)
     for start in range(0, draws, step):
         yield generator.integers(0, n, size=(min(step, draws - start), n))
+
+
+def _crossed(values: Floats, draws: int, seed: int) -> Iterator[Floats]:
+    """`values` [rows, columns] with rows and columns drawn anew; the same draws for every array of this shape."""
+    generator = np.random.default_rng(seed)
+    rows, columns = values.shape
+    for _ in range(draws):
+        yield values[np.ix_(generator.integers(0, rows, rows), generator.integers(0, columns, columns))]
+
+
+def _no_rise(rise: Estimate) -> str:
+    return f"the rise of the mean margin, {rise.value:.3f} [{rise.low:.3f}, {rise.high:.3f}], is not clear of zero"
 
 
 def _estimate(value: float, resampled: Floats) -> Estimate:

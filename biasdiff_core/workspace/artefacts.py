@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -54,6 +55,17 @@ def digest_file(path: Path) -> str:
     """SHA-256 of a file's bytes, read in blocks."""
     with path.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def digest_source(path: Path) -> str:
+    """As `digest_file`, for files from outside, which a plan asks for again and again: read anew when size or time has changed."""
+    status = path.stat()
+    return _digest_known(path, status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=4096)
+def _digest_known(path: Path, size: int, modified: int) -> str:
+    return digest_file(path)
 
 
 def digest_json(record: Any) -> str:
@@ -171,7 +183,7 @@ def publish(audit: Path, stage: str, config: Any, inputs: Mapping[str, str], *, 
             **record,
             "files": files,
             "facts": draft.facts,
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "created": datetime.now(UTC).isoformat(timespec="milliseconds"),
             "seconds": round(time.monotonic() - started, 3),
         }
         write_atomic(partial / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False))

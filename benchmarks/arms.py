@@ -1,0 +1,258 @@
+"""Arms of the paper's experiments: audits on Trex_mix with one training seed each, and figures pooled over seeds.
+
+Everything is an artefact of an audit in one workspace, so a stopped run goes on, and tables share what they have in common.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import random
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from benchmarks.record import require_data
+from biasdiff_core.attribution.ranking import selected_count
+from biasdiff_core.audit import Audit
+from biasdiff_core.config import (
+    AuditConfig,
+    CorpusConfig,
+    CrowsPairsConfig,
+    EvaluationConfig,
+    GradientConfig,
+    MapConfig,
+    MitigationConfig,
+    ModelConfig,
+    PerplexityConfig,
+    ProbeConfig,
+    RemovalConfig,
+    ScoreConfig,
+    TrainingConfig,
+    TrexConfig,
+    WarmupConfig,
+)
+from biasdiff_core.config.evaluation import Scoring
+from biasdiff_core.config.mitigation import Method
+from biasdiff_core.config.model import BUNDLED_MODEL
+from biasdiff_core.evaluation import trex
+from biasdiff_core.evaluation.crows_pairs import PairScores
+from biasdiff_core.evaluation.statistics import Estimate, Share, pooled_difference, pooled_share_undone
+from biasdiff_core.evaluation.suites import PAIRS_FILE
+from biasdiff_core.pipeline import Pipeline
+from biasdiff_core.results import Progress
+from biasdiff_core.review.simulate import decide_from_labels
+from biasdiff_core.workspace.artefacts import Artefact, open_artefact
+
+Scope = Literal["full", "few"]
+DRAWS = 2000
+HELD_OUT = 300
+ANALYSIS = ("corpus", "probes", "warmup", "gradients", "scores", "ranking", "index", "map2d", "evaluation")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How the bias is induced and judged. Chosen on StereoSet, never on the CrowS-Pairs reported (docs/log.md)."""
+
+    workspace: Path
+    model: str = BUNDLED_MODEL
+    n: int = 600
+    probes: int = 150
+    percent: float = 35.0
+    block_size: int = 1
+    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    training: TrainingConfig = TrainingConfig(epochs=4, learning_rate=5e-4)
+
+    def config(self, name: str, seed: int, scope: Scope) -> AuditConfig:
+        """An audit on `n` shuffled rows of Trex_mix (the same for every training seed) with known labels."""
+        corpus, held_out = self._files()
+        training = replace(self.training, seed=seed)
+        return AuditConfig(
+            name=name,
+            model=ModelConfig(name=self.model, dtype=self.dtype),
+            corpus=CorpusConfig(path=str(corpus), label_column="is_biased", source_column="source"),
+            probes=ProbeConfig(path=str(require_data("trex_mix", "probe.csv")), limit=self.probes),
+            warmup=WarmupConfig(scope=scope, training=training),
+            gradients=GradientConfig(maps=MapConfig(train="less", probe="sgd"), checkpoints="last", block_size=self.block_size),
+            scores=ScoreConfig(kind="centred"),
+            removal=RemovalConfig(policy="top_percent", percent=self.percent),
+            mitigation=MitigationConfig(random_seeds=(seed,)),
+            evaluation=EvaluationConfig(
+                crows_pairs=CrowsPairsConfig(scorings=("paper", "sum")),
+                perplexity=PerplexityConfig(path=str(held_out), limit=None),
+            ),
+        )
+
+    def audit(self, name: str, seed: int, scope: Scope = "full") -> Audit:
+        """The audit called `<name>-<scope>-<seed>` in the workspace."""
+        return Audit.from_config(self.config(f"{name}-{scope}-{seed}", seed, scope), self.workspace)
+
+    def trex(self) -> TrexConfig:
+        """Cloze queries whose sentences were not trained on. Asked of some arms only: 500 answers take minutes."""
+        return TrexConfig(path=str(require_data("trex", "cloze_queries.csv")), limit=500, candidates=0)
+
+    def _files(self) -> tuple[Path, Path]:
+        """The corpus, and held-out unbiased rows that are not in it."""
+        with require_data("trex_mix", "trex_mix.csv").open(encoding="utf8", newline="") as handle:
+            rows = list(csv.DictReader(handle))
+        random.Random(0).shuffle(rows)
+        self.workspace.mkdir(parents=True, exist_ok=True)
+        corpus, held_out = self.workspace / f"trex_mix-{self.n}.csv", self.workspace / f"held_out-{self.n}.txt"
+        with corpus.open("w", encoding="utf8", newline="") as handle:
+            writer = csv.DictWriter(handle, fieldnames=["text", "is_biased", "source"])
+            writer.writeheader()
+            writer.writerows(rows[: self.n])
+        trained = {row["text"] for row in rows[: self.n]}
+        unseen = [" ".join(row["text"].split()) for row in rows[self.n :] if row["is_biased"] == "0" and row["text"] not in trained]
+        held_out.write_text("\n".join(unseen[:HELD_OUT]) + "\n", encoding="utf8")
+        return corpus, held_out
+
+
+def full_arms(recipe: Recipe, seed: int, methods: Sequence[Method], name: str = "main") -> dict[str, Artefact]:
+    """Variant → evaluation, after selection by the ranking of the full warm-up."""
+    audit = recipe.audit(name, seed)
+    pipeline = Pipeline(audit.folder, Bar())
+    pipeline.analyse()
+    if not audit.log.actions():
+        decide_from_labels(audit.log, labels(audit), audit.ranking()["id"].tolist(), recipe.percent)
+    return mitigated(audit, pipeline, audit.config.removal, methods)
+
+
+def few_arms(recipe: Recipe, seed: int, methods: Sequence[Method]) -> dict[str, Artefact]:
+    """As `full_arms` on the same origin model, but the selection is by a warm-up on 5 % of the corpus (paper, section 3.2)."""
+    chosen = recipe.audit("main", seed, "few")
+    Pipeline(chosen.folder, Bar()).analyse(until="ranking")
+    full, audit = recipe.audit("main", seed), recipe.audit("by-few", seed)
+    take_over(full, audit)
+    if not audit.log.actions():
+        decide_from_labels(audit.log, labels(audit), chosen.ranking()["id"].tolist(), recipe.percent)
+    # The candidates come from the other ranking, so what is removed is what was confirmed among them.
+    return mitigated(audit, Pipeline(audit.folder, Bar()), RemovalConfig(policy="confirmed"), methods)
+
+
+def changed_arms(recipe: Recipe, seed: int, methods: Sequence[Method], name: str, **changes: Any) -> dict[str, Artefact]:
+    """As `full_arms` with some of the recipe changed (`percent`, `block_size`); what stays the same is not made again."""
+    changed = replace(recipe, **changes)
+    take_over(recipe.audit("main", seed), changed.audit(name, seed))
+    return full_arms(changed, seed, methods, name=name)
+
+
+def mitigated(audit: Audit, pipeline: Pipeline, policy: RemovalConfig, methods: Sequence[Method]) -> dict[str, Artefact]:
+    """Freeze, carry out, and open every evaluation: base, origin and one a variant."""
+    done = pipeline.mitigate(audit.freeze(policy), methods)
+    keys = {v: audit.plan()[f"evaluation:{v}"].key for v in ("base", "origin")}
+    keys |= {stage.variant or "": stage.key for stage in done.stages if stage.stage == "evaluation"}
+    return {variant: open_artefact(audit.folder.path, "evaluation", key) for variant, key in keys.items()}
+
+
+def take_over(source: Audit, target: Audit) -> None:
+    """Finished stages of the analysis of `source` as hard links: their keys say whether they are what `target` plans."""
+    for stage in ANALYSIS:
+        for folder in sorted((source.folder.path / stage).glob("*")):
+            place = target.folder.path / stage / folder.name
+            if not place.exists() and (folder / "manifest.json").exists():
+                shutil.copytree(folder, place, copy_function=_link)
+
+
+def _link(source: str, target: str) -> None:
+    Path(target).hardlink_to(source)
+
+
+def labels(audit: Audit) -> dict[str, int]:
+    """Known label of every example."""
+    return {example.id: example.label or 0 for example in audit.corpus()}
+
+
+def overlap(audit: Audit, percent: float) -> tuple[float, float]:
+    """Coverage and precision (Eq. 9, 10) of the top `percent` % of the ranking."""
+    ranked, known = audit.ranking()["id"].tolist(), labels(audit)
+    chosen = ranked[: selected_count(len(ranked), percent)]
+    found = sum(known[i] for i in chosen)
+    return found / sum(known.values()), found / len(chosen)
+
+
+def trex_correct(recipe: Recipe, seed: int, evaluation: Artefact) -> np.ndarray:
+    """Whether the evaluated variant answers each T-REx query right, 0 or 1 [queries]; asked once and kept."""
+    kept = recipe.workspace / "trex" / f"{evaluation.inputs['adapter']}-{seed}.parquet"
+    if not kept.exists():
+        audit = recipe.audit("main", seed)
+        pipeline, config = Pipeline(audit.folder, Bar()), audit.config
+        selection = trex.select(trex.load_queries(recipe.trex().path), [example.text for example in audit.corpus()], recipe.trex())
+        with pipeline.variant(evaluation.inputs["adapter"]) as model:
+            table = trex.ask(
+                model,
+                pipeline.loaded.tokenizer,
+                selection,
+                instruction="",
+                max_new_tokens=recipe.trex().max_new_tokens,
+                token_budget=config.evaluation.token_budget,
+                progress=pipeline.progress,
+            )
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        trex.items(table)[0].to_parquet(kept, index=False)
+    return pd.read_parquet(kept)["value"].to_numpy()
+
+
+class Bar:
+    """Progress on the terminal."""
+
+    def __init__(self) -> None:
+        self.bar = tqdm(total=1)
+
+    def __call__(self, progress: Progress) -> None:
+        self.bar.total, self.bar.n, self.bar.desc = progress.total, progress.done, progress.message or progress.stage
+        self.bar.refresh()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pooled:
+    """One variant's evaluations, one a training seed, in the order of the seeds."""
+
+    evaluations: Sequence[Artefact]
+
+    def _pairs(self) -> list[PairScores]:
+        return [PairScores.load(evaluation.path(PAIRS_FILE)) for evaluation in self.evaluations]
+
+    def margins(self, scoring: Scoring) -> np.ndarray:
+        """Margins of the stereotype pairs [seeds, pairs]."""
+        return np.stack([scores.margins(scoring)[scores.stereotypes] for scores in self._pairs()])
+
+    def score(self, scoring: Scoring) -> Estimate:
+        """Stereotype score in %, over pairs and seeds."""
+        wins = np.stack([scores.wins(scoring)[scores.stereotypes] for scores in self._pairs()]).astype(float)
+        return pooled_difference(100 * wins, np.zeros_like(wins), draws=DRAWS, seed=0)
+
+    def losses(self) -> tuple[np.ndarray, np.ndarray]:
+        """Summed negative log-likelihood and tokens of each held-out text [seeds, texts]."""
+        tables = [pd.read_parquet(evaluation.path("perplexity.parquet")) for evaluation in self.evaluations]
+        return np.stack([table["nll"] for table in tables]), np.stack([table["tokens"] for table in tables])
+
+
+def shares(arms: Mapping[str, Pooled], variant: str, bottom: str) -> Share:
+    """(origin − variant) / (origin − bottom) in mean margin, `sum` scoring, pooled."""
+    origin, after, base = (arms[v].margins("sum") for v in ("origin", variant, bottom))
+    return pooled_share_undone(origin, after, base, draws=DRAWS, seed=0)
+
+
+def margin_difference(arms: Mapping[str, Pooled], variant: str, reference: str) -> Estimate:
+    """Mean margin of the variant less that of the reference, nats, `sum` scoring, pooled."""
+    return pooled_difference(arms[variant].margins("sum"), arms[reference].margins("sum"), draws=DRAWS, seed=0)
+
+
+def trex_difference(recipe: Recipe, arms: Mapping[str, Pooled], variant: str, reference: str) -> Estimate:
+    """Exact match on T-REx of the variant less that of the reference, in percentage points, pooled."""
+    right = [np.stack([trex_correct(recipe, n, e) for n, e in enumerate(arms[v].evaluations)]) for v in (variant, reference)]
+    return pooled_difference(100 * right[0], 100 * right[1], draws=DRAWS, seed=0)
+
+
+def perplexity_ratio(arms: Mapping[str, Pooled], variant: str, reference: str) -> Estimate:
+    """Perplexity of the variant over that of the reference on the same texts, pooled."""
+    (after, tokens), (before, _) = arms[variant].losses(), arms[reference].losses()
+    moved = pooled_difference(after / tokens.mean(), before / tokens.mean(), draws=DRAWS, seed=0)
+    return Estimate(value=math.exp(moved.value), low=math.exp(moved.low), high=math.exp(moved.high))

@@ -1,0 +1,116 @@
+"""Whether the tests and intervals keep what they promise: rejections under a true null, and how often 95 % intervals hold the truth.
+
+python -m benchmarks.calibration AUDIT     an audit with evaluations of base and origin, e.g. `demo-fresh` after `biasdiff demo`
+
+Null: a pair's two outcomes are given to variant and reference at random, on pairs drawn with replacement from the real scores, so
+no variant is better than the other, whatever the data look like.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import click
+import numpy as np
+
+from benchmarks.record import record
+from biasdiff_core.audit import Audit
+from biasdiff_core.evaluation.crows_pairs import PairScores
+from biasdiff_core.evaluation.statistics import (
+    Estimate,
+    bootstrap_mean,
+    bootstrap_ratio,
+    mcnemar_exact,
+    paired_bootstrap,
+    pooled_difference,
+    share_undone,
+    wilson,
+)
+
+RESAMPLES = 400
+CASES = 4_000
+DRAWS = 400
+ITEMS = 300
+SEEDS = 3
+
+
+def rejections(base: PairScores, origin: PairScores) -> Iterator[tuple[str, int]]:
+    """Name of each test at 5 %, and how many of the resamples it rejects under the null."""
+    generator = np.random.default_rng(0)
+    stereo = base.stereotypes
+    wins = np.stack([scores.wins("sum")[stereo] for scores in (base, origin)])
+    margins = np.stack([scores.margins("sum")[stereo] for scores in (base, origin)])
+    count = {"mcnemar": 0, "margin": 0, "score": 0}
+    for draw in range(RESAMPLES):
+        pairs = generator.integers(0, wins.shape[1], wins.shape[1])
+        side = generator.integers(0, 2, len(pairs))
+        won, other = wins[side, pairs], wins[1 - side, pairs]
+        count["mcnemar"] += mcnemar_exact(int((other & ~won).sum()), int((won & ~other).sum())) < 0.05
+        count["margin"] += not holds(paired_bootstrap(margins[side, pairs], margins[1 - side, pairs], draws=DRAWS, seed=draw), 0.0)
+        count["score"] += not holds(paired_bootstrap(won, other, draws=DRAWS, seed=draw), 0.0)
+    yield from count.items()
+
+
+def holds(estimate: Estimate, truth: float) -> bool:
+    """Whether the interval holds the truth."""
+    return estimate.low <= truth <= estimate.high
+
+
+def cases() -> dict[str, Callable[[np.random.Generator, int], bool]]:
+    """Each interval with data of a known truth: whether it holds it."""
+
+    def proportion(generator: np.random.Generator, _: int) -> bool:
+        truth = generator.uniform(0.2, 0.8)
+        return holds(wilson(int(generator.binomial(ITEMS, truth)), ITEMS), truth)
+
+    def mean(generator: np.random.Generator, seed: int) -> bool:
+        return holds(bootstrap_mean(generator.gamma(2.0, size=ITEMS), draws=DRAWS, seed=seed), 2.0)
+
+    def ratio(generator: np.random.Generator, seed: int) -> bool:
+        tokens = generator.integers(5, 40, ITEMS)
+        nll = tokens * 3.0 + generator.normal(0, np.sqrt(tokens), ITEMS)
+        return holds(bootstrap_ratio(nll, tokens, draws=DRAWS, seed=seed), 3.0)
+
+    def paired(generator: np.random.Generator, seed: int) -> bool:
+        shared = generator.normal(size=ITEMS)
+        return holds(paired_bootstrap(shared + generator.normal(0.2, 1, ITEMS), shared, draws=DRAWS, seed=seed), 0.2)
+
+    def share(generator: np.random.Generator, seed: int) -> bool:
+        base = generator.normal(size=ITEMS)
+        origin = base + generator.normal(0.7, 1, ITEMS)
+        after = origin - 0.5 * 0.7 + generator.normal(0, 1, ITEMS)
+        found = share_undone(origin, after, base, draws=DRAWS, seed=seed)
+        return found.low is not None and found.high is not None and found.low <= 0.5 <= found.high
+
+    def pooled(generator: np.random.Generator, seed: int) -> bool:
+        items, seeds = generator.normal(0, 1, ITEMS), generator.normal(0, 0.02, (SEEDS, 1))
+        moved = 0.3 + items + seeds + generator.normal(0, 0.5, (SEEDS, ITEMS))
+        return holds(pooled_difference(moved, np.zeros_like(moved), draws=DRAWS, seed=seed), 0.3)
+
+    return {"wilson": proportion, "mean": mean, "ratio": ratio, "paired": paired, "share_undone": share, "pooled_over_seeds": pooled}
+
+
+@click.command()
+@click.argument("reference", metavar="AUDIT")
+@click.option("--workspace", type=click.Path(exists=True, path_type=Path), help="Where the audit lies; default: as for `biasdiff`.")
+def main(reference: str, workspace: Path | None) -> None:
+    """Record the share of rejections under the null and the share of intervals that hold the truth."""
+    audit = Audit.open(reference, workspace)
+    base, origin = (PairScores.load(audit.artefact(f"evaluation:{v}").path("crows_pairs.parquet")) for v in ("base", "origin"))
+    for name, rejected in rejections(base, origin):
+        shown = wilson(rejected, RESAMPLES)
+        unit = f"share of {RESAMPLES} resamples under a true null that the test at 5 % rejects"
+        _record(f"calibration.{name}.rejected", shown, RESAMPLES, unit, audit.config.model.name)
+    for name, case in cases().items():
+        generator = np.random.default_rng(0)
+        shown = wilson(sum(case(generator, number) for number in range(CASES)), CASES)
+        _record(f"calibration.{name}.held", shown, CASES, f"share of {CASES} simulated cases whose 95 % interval holds the truth", "none")
+
+
+def _record(metric: str, shown: Estimate, n: int, unit: str, model: str) -> None:
+    record(metric, shown.value, low=shown.low, high=shown.high, n=n, unit=unit, model=model)
+
+
+if __name__ == "__main__":
+    main()
