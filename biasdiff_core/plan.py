@@ -316,9 +316,12 @@ def unlearning_passes(config: UnlearnConfig, rows: float, together: int = 1) -> 
 def _rates(workspace: Path, config: AuditConfig) -> tuple[dict[str, float], bool]:
     rates, measured = dict(DEFAULT_RATES), False
     for audit in list_audits(workspace):
-        if audit.config.model.name != config.model.name:
+        try:
+            same_model = audit.config.model.name == config.model.name
+        except BiasDiffError as error:  # a file of another version: the list of audits says so, and its rates are not needed
+            log.warning("%s is not read for its rates: %s", audit.id, error)
             continue
-        for stage in DEFAULT_RATES:
+        for stage in DEFAULT_RATES if same_model else ():
             for path in manifests(audit.path, stage):
                 record = json.loads(path.read_text(encoding="utf8"))
                 if record["facts"].get("work"):

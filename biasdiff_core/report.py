@@ -200,5 +200,5 @@ def provenance(audit: AuditFolder, artefacts: Sequence[Artefact], comparison: Co
     rows = [{"stage": a.stage, "key": a.key, "created": a.created} for a in artefacts]
     for variant, keys in comparison.provenance.items():
         evaluation = open_artefact(audit.path, "evaluation", keys["evaluation"])
-        rows.append({"stage": f"evaluation of {variant}", "key": evaluation.key, "created": evaluation.created})
+        rows.append({"stage": f"evaluation of {variant_name(variant)}", "key": evaluation.key, "created": evaluation.created})
     return pd.DataFrame(rows)

@@ -23,7 +23,7 @@ CONFIG = {"displayModeBar": False, "displaylogo": False}
 TERMS = {"nll": "loss", "retain_nll": "loss on the others", "retain_kl": "KL to origin on the others"}
 WEIGHT = "weight:"  # prefix of the columns of a term's weight
 NOT_TERMS = ("epoch", "step", "learning_rate", "gradient_norm")
-LINE_HEIGHT = 24
+LINE_HEIGHT, LEGEND_LINE = 24, 20
 CATEGORIES = {"autorange": "reversed", "showgrid": False, "zeroline": False}
 
 
@@ -102,7 +102,7 @@ def _line(figure: go.Figure, steps: pd.DataFrame, column: str, *, row: int, numb
     )
 
 
-def margins(pairs: pd.DataFrame, before: str, after: str, unit: str, title: str) -> go.Figure:
+def margins(pairs: pd.DataFrame, before: str, after: str, unit: str, title: str, subtitle: str) -> go.Figure:
     """Margin of every pair before over after; those that flipped in another colour and shape, and the line of no change.
 
     `pairs`: columns margin before, margin after, flipped, text (of the data; shown on hover as it is).
@@ -123,14 +123,14 @@ def margins(pairs: pd.DataFrame, before: str, after: str, unit: str, title: str)
     figure.add_scatter(x=ends, y=ends, mode="lines", name="no change", hoverinfo="skip", line={"color": GREY, "dash": "dot", "width": 1.2})
     figure.update_xaxes(title=f"margin of {before}, {unit}", zeroline=True, zerolinewidth=1, zerolinecolor=GREY)
     figure.update_yaxes(title=f"margin of {after}, {unit}", zeroline=True, zerolinewidth=1, zerolinecolor=GREY)
-    return _laid_out(figure, title, height=460, legend=True)
+    return _laid_out(figure, title, subtitle, height=480, legend=True)
 
 
 def _pair_hover(before: float, after: float, text: str) -> str:
     return f"{before:+.3f} → {after:+.3f}<br>{inert(text)}"
 
 
-def predicted_observed(effects: Sequence[Effect], unit: str, title: str) -> go.Figure:
+def predicted_observed(effects: Sequence[Effect], unit: str, title: str, subtitle: str) -> go.Figure:
     """Observed change of the margin with its interval over the predicted change, a point a variant."""
     figure = go.Figure()
     for number, effect in enumerate(effects):
@@ -148,10 +148,10 @@ def predicted_observed(effects: Sequence[Effect], unit: str, title: str) -> go.F
     figure.add_hline(y=0, line={"color": GREY, "dash": "dot", "width": 1})
     figure.update_xaxes(title="predicted change, cosines")
     figure.update_yaxes(title=f"observed change, {unit}")
-    return _laid_out(figure, title, height=360, legend=True)
+    return _laid_out(figure, title, subtitle, height=330, rows=len(effects))
 
 
-def forest(metrics: Mapping[str, Mapping[str, MetricResult]], kinds: Sequence[str], prefix: str, title: str) -> go.Figure:
+def forest(metrics: Mapping[str, Mapping[str, MetricResult]], kinds: Sequence[str], prefix: str, title: str, subtitle: str) -> go.Figure:
     """Score with interval of each bias type (rows) and variant (colour and shape). `metrics`: variant → name → result."""
     figure = go.Figure()
     offset = 0.7 / max(1, len(metrics))
@@ -181,7 +181,7 @@ def forest(metrics: Mapping[str, Mapping[str, MetricResult]], kinds: Sequence[st
         tickvals=list(range(len(kinds))), ticktext=[_label(kind) for kind in kinds], autorange="reversed", showgrid=False, zeroline=False
     )
     figure.update_xaxes(title="stereotype score, % (dotted: chance)", range=[-2, 102])
-    return _laid_out(figure, title, height=150 + max(LINE_HEIGHT, 16 * len(metrics)) * len(kinds), legend=True)
+    return _laid_out(figure, title, subtitle, height=120 + max(LINE_HEIGHT, 16 * len(metrics)) * len(kinds), rows=len(metrics))
 
 
 def _number(value: float | None) -> float:
@@ -203,13 +203,21 @@ def _label(name: str) -> str:
     return html.escape(name if len(name) <= 32 else f"{name[:31]}…", quote=False)
 
 
-def _laid_out(figure: go.Figure, title: str, *, height: int, legend: bool = False) -> go.Figure:
+def _laid_out(figure: go.Figure, title: str, subtitle: str = "", *, height: int, legend: bool = False, rows: int = 0) -> go.Figure:
+    """`legend`: one of a few entries below the chart, side by side. `rows`: one of so many, each on a line of its own."""
+    below = LEGEND_LINE * rows
     figure.update_layout(
-        title={"text": title, "font": {"size": 14}, "x": 0},
-        height=height,
-        margin={"l": 8, "r": 8, "t": 40, "b": 84 if legend else 8},
-        showlegend=legend,
-        legend={"orientation": "h", "yanchor": "top", "yref": "container", "y": 0.0 + 40 / height, "x": 0},
+        title={"text": title, "font": {"size": 14}, "x": 0, "subtitle": {"text": subtitle, "font": {"size": 12}}},
+        height=height + below,
+        margin={"l": 8, "r": 8, "t": 64 if subtitle else 40, "b": 84 if legend else 56 + below if rows else 8},
+        showlegend=legend or rows > 0,
+        legend={
+            "orientation": "v" if rows else "h",
+            "yanchor": "top",
+            "yref": "container",
+            "y": (8 + below if rows else 40) / (height + below),
+            "x": 0,
+        },
         bargap=0.35,
     )
     figure.update_yaxes(automargin=True)

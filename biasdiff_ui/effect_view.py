@@ -37,6 +37,6 @@ def predicted_against_observed(found: Sequence[Effect], scoring: str, unit: str)
     config = {"predicted (cosines)": st.column_config.NumberColumn(format="%+.3f")}
     st.dataframe(frame, hide_index=True, column_config=config, height="content", alt="Predicted and observed changes")
     if len(found) >= FEWEST:
-        title = f"Observed over predicted change ({scoring} scoring), 95 % intervals"
-        show(predicted_observed(found, unit, title), "compare_effect", title)
+        title, subtitle = "Observed over predicted change", f"95 % intervals, {scoring} scoring"
+        show(predicted_observed(found, unit, title, subtitle), "compare_effect", f"{title}, {subtitle}")
     st.markdown(plain(in_words(found)))

@@ -12,7 +12,7 @@ import streamlit as st
 
 from biasdiff_core.attribution.baselines import minilm_folder
 from biasdiff_core.audit import Audit
-from biasdiff_core.config import METHODS
+from biasdiff_core.config import METHODS, AuditConfig
 from biasdiff_core.config.mitigation import Method
 from biasdiff_core.errors import MissingDependency
 from biasdiff_core.naming import variant_name
@@ -115,11 +115,15 @@ def method_costs(audit: Audit, removal: RemovalSet) -> MethodCosts:
     percent = 100.0 * len(removal.ids) / removal.ranked
     config = replace(audit.config, removal=replace(audit.config.removal, percent=min(100.0, max(0.01, percent))))
     probes = table(audit.artefact("probes"), "probes.parquet")
-    sentences = len(probes) + int(probes["twin"].notna().sum())
+    return _costs(audit.folder.workspace, config, removal.ranked, len(probes) + int(probes["twin"].notna().sum()))
+
+
+@st.cache_data(ttl=60, max_entries=32, show_spinner=False)
+def _costs(workspace: Path, config: AuditConfig, examples: int, sentences: int) -> MethodCosts:
+    """Kept for a minute: it reads the manifests of the whole workspace for every method."""
 
     def cost(methods: tuple[Method, ...]) -> Cost:
-        chosen = replace(config, mitigation=replace(config.mitigation, methods=methods))
-        return predicted_cost(audit.folder.workspace, chosen, removal.ranked, sentences)
+        return predicted_cost(workspace, replace(config, mitigation=replace(config.mitigation, methods=methods)), examples, sentences)
 
     without = cost(())
     return MethodCosts(seconds={method: cost((method,)).seconds - without.seconds for method in METHODS}, measured=without.measured)

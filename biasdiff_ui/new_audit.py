@@ -28,10 +28,15 @@ from biasdiff_ui.notices import errors_shown, plain, show_error
 from biasdiff_ui.state import choose_audit
 
 PRESET_WORDS = {
-    "quick": "Quick: 3 epochs, last checkpoint, 400 pairs of CrowS-Pairs",
-    "standard": "Standard: 4 epochs, all checkpoints, all 1508 pairs, random control",
-    "paper": "Paper: settings as published, top 35 % removed",
+    "quick": "Quick: {} epochs, last checkpoint, 400 pairs of CrowS-Pairs",
+    "standard": "Standard: {} epochs, all checkpoints, all 1508 pairs, random control",
+    "paper": "Paper: settings as published, {} epochs, top 35 % removed",
 }
+
+
+def preset_words(name: str) -> str:
+    """What a preset stands for."""
+    return PRESET_WORDS[name].format(preset(name, "new").warmup.training.epochs)
 
 
 def new_audit() -> None:
@@ -42,7 +47,7 @@ def new_audit() -> None:
     corpus = _corpus()
     st.subheader("3 Probes and preset")
     probes = _probes()
-    chosen = st.radio("Preset", list(PRESETS), format_func=PRESET_WORDS.__getitem__, key="new_preset")
+    chosen = st.radio("Preset", list(PRESETS), format_func=preset_words, key="new_preset")
     base = preset(chosen, "new")
     evaluation = choose_evaluation(base.evaluation)
     simulate = (

@@ -45,9 +45,10 @@ def pairs_chart_and_table(audit: Audit, comparison: Comparison, scoring: Scoring
         towards = int((flipped["margin after"] > 0).sum())
         words = f"{count(len(flipped), 'pair')} of {len(changes):,} flipped from {reference} to {variant_name(variant)}"
         st.markdown(plain(f"{words}: {towards} towards the first sentence, {len(flipped) - towards} away from it."))
-        title = f"Margin of each pair: {variant_name(variant)} against {reference} ({scoring} scoring)"
+        title, subtitle = "Margin of each pair", f"{variant_name(variant)} against {reference}, {scoring} scoring"
         unit = comparison.metrics[variant][f"crows_pairs.{scoring}.stereotype_margin"].unit
-        show(margins(changes[changes["scored"]], reference, variant_name(variant), unit, title), "compare_pairs", f"{title}; {words}")
+        chart = margins(changes[changes["scored"]], reference, variant_name(variant), unit, title, subtitle)
+        show(chart, "compare_pairs", f"{title}, {subtitle}; {words}")
         if len(flipped):
             st.dataframe(flipped[SHOWN], hide_index=True, column_config=FORMATS, row_height=WRAPPED, alt=words)
 

@@ -104,9 +104,10 @@ def types_chart(comparison: Comparison, scoring: Scoring) -> None:
             key="forest_variants",
         )
     shown = {variant: comparison.metrics[variant] for variant in every if variant in chosen}
-    title = f"Stereotype score by bias type, 95 % Wilson intervals ({scoring} scoring)"
+    title, subtitle = "Stereotype score by bias type", f"95 % Wilson intervals, {scoring} scoring"
     if shown:
-        show(forest(shown, kinds, prefix, title), "compare_forest", f"{title}: {', '.join(map(variant_name, shown))}")
+        alt = f"{title}, {subtitle}: {', '.join(map(variant_name, shown))}"
+        show(forest(shown, kinds, prefix, title, subtitle), "compare_forest", alt)
 
 
 def provenance_table(comparison: Comparison, keys: Mapping[str, str], environment: Mapping[str, object]) -> None:

@@ -7,15 +7,18 @@ import subprocess
 import sys
 import warnings
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 from streamlit.testing.v1 import AppTest
 
 from biasdiff_core.audit import Audit
+from biasdiff_core.config import METHODS
+from biasdiff_core.config.evaluation import AnswersConfig
 from biasdiff_core.workspace.audits import AuditFolder, list_audits
 from biasdiff_ui.state import STATE
-from tests.tiny_audit import write_corpus, write_held_out, write_pairs, write_probes
+from tests.tiny_audit import QUESTIONS, write_corpus, write_held_out, write_pairs, write_probes, write_questions
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = ("audits", "corpus", "explore", "review", "mitigate", "compare")
@@ -101,16 +104,53 @@ def test_mitigate_counts_what_the_policy_removes(finished_workspace: Path) -> No
     assert f"{24 - confirmed} spared as false positives" in shown(app)
 
 
-def test_compare_shows_every_figure_with_interval_and_convention(finished_workspace: Path) -> None:
+def test_compare_shows_every_figure_with_interval_items_and_convention(finished_workspace: Path) -> None:
     app = open_page("compare")
     assert any("Simulated" in warning.value for warning in app.warning)
-    table = next(frame.value for frame in app.dataframe if "convention" in frame.value and "base" in frame.value)
-    scores = table.set_index("metric")
-    assert scores["convention"].str.len().min() > 10
-    base = Audit(list_audits(finished_workspace)[0]).compare().metrics["base"]["crows_pairs.sum.stereotype_score"]
-    text = scores.loc["CrowS-Pairs stereotype score (sum)", "base"]
-    assert text == f"{base.value:.1f} % [{base.low:.1f}, {base.high:.1f}]"
-    assert scores.loc["CrowS-Pairs stereotype score (sum)", "n"] == str(base.n)
+    comparison = Audit(list_audits(finished_workspace)[0]).compare()
+    assert [tab.label for tab in app.tabs] == ["CrowS-Pairs (paper)", "CrowS-Pairs (sum)", "Held-out text"]
+    for tab, scoring in zip(app.tabs[:2], ("paper", "sum"), strict=True):
+        scores = tab.dataframe[0].value.set_index("variant")
+        assert scores.index.tolist() == ["base", "origin", "retraining", "NPO", "random removal", "items, n"]
+        base = comparison.metrics["base"][f"crows_pairs.{scoring}.stereotype_score"]
+        assert scores.loc["base", "stereotype score"] == f"{base.value:.1f} % [{base.low:.1f}, {base.high:.1f}]"
+        assert scores.loc["items, n", "stereotype score"] == str(base.n)
+        assert base.convention in "".join(element.value for element in tab.markdown).replace("\\", "")
+
+
+def test_compare_shows_tests_in_words_and_all_notes(finished_workspace: Path) -> None:
+    app = open_page("compare")
+    tests = app.tabs[1].dataframe[1].value
+    assert "NPO against origin" in tests["variant"].tolist()
+    assert tests["difference [95 %]"].str.contains("no change|lower by|higher by").all()
+    notes = Audit(list_audits(finished_workspace)[0]).compare().notes
+    assert notes and all(note in shown(app) for note in notes)
+
+
+def test_compare_shows_pairs_answers_and_the_predicted_effect(finished_workspace: Path) -> None:
+    app = open_page("compare")
+    assert "pairs of 15 flipped from origin to retraining" in shown(app)
+    app.selectbox("flips_variant").set_value("origin").run()
+    assert "of 15 flipped from base to origin" in shown(app)
+    texts = [element.value for element in app.text]
+    assert QUESTIONS[0]["prompt"] in texts  # quoted as it is, by an element that knows no markup
+    app.selectbox("question").set_value(1).run()
+    assert QUESTIONS[1]["prompt"] in [element.value for element in app.text]
+    predicted = next(frame.value for frame in app.dataframe if "predicted (cosines)" in frame.value)
+    assert predicted["variant"].tolist() == ["retraining", "random removal"]
+    assert (predicted["predicted (cosines)"] < 0).all()
+    assert "can be judged from 3 on" in shown(app)
+
+
+def test_methods_stand_in_groups_with_their_costs(finished_workspace: Path) -> None:
+    app = open_page("mitigate", **{STATE.auditor: "ana"})
+    keys = {box.key for box in app.checkbox}
+    assert keys == {f"mitigate_{method}" for method in METHODS}
+    assert "Other repairs" in [expander.label for expander in app.expander]
+    assert shown(app).count("with its evaluation") >= 12  # MiniLM may not be installed
+    assert "retraining, NPO, random removal: about" in shown(app)
+    app.checkbox("mitigate_door").check().run()
+    assert "retraining, NPO, DOOR, random removal: about" in shown(app)
 
 
 def test_the_corpus_is_searched_as_written(finished_workspace: Path) -> None:
@@ -119,6 +159,40 @@ def test_the_corpus_is_searched_as_written(finished_workspace: Path) -> None:
     assert "1 example of 40" in shown(app)
     app.text_input("corpus_search").set_value(".*").run()
     assert "0 examples of 40" in shown(app)
+
+
+def _evaluation_form() -> None:
+    import streamlit as st
+
+    from biasdiff_core.config import EvaluationConfig
+    from biasdiff_ui.evaluation_form import choose_evaluation
+
+    st.session_state["found"] = choose_evaluation(EvaluationConfig())
+
+
+def test_further_evaluations_are_checked_as_they_are_chosen(tmp_path: Path) -> None:
+    app = AppTest.from_function(_evaluation_form, default_timeout=60).run()
+    app.text_input("new_pairs").set_value(str(write_pairs(tmp_path / "pairs.csv")))
+    app.text_input("new_held_out").set_value(str(write_held_out(tmp_path / "heldout.txt"))).run()
+    assert not app.error and app.session_state["found"].stereoset is None
+    unreadable = {"stereoset": ("absent.json", "absent.json"), "seat": ("", "no files sent"), "trex": ("pairs.csv", "query")}
+    for suite, (name, words) in unreadable.items():
+        app.text_input(f"new_{suite}").set_value(str(tmp_path / name)).run()
+        assert words in app.error[0].value.replace("\\", "")
+        assert app.session_state["found"] is None
+        app.text_input(f"new_{suite}").set_value("").run()
+    app.text_input("new_lm_eval").set_value("arc_easy, hellaswag").run()
+    if find_spec("lm_eval"):
+        assert app.session_state["found"].lm_eval.tasks == ("arc_easy", "hellaswag")
+    else:
+        assert "pip install" in app.error[0].value.replace("\\", "")
+    app.text_input("new_lm_eval").set_value("").run()
+    how = app.segmented_control("new_answers_how")
+    how.set_value(how.options[2]).run()
+    app.text_input("new_answers").set_value(str(write_questions(tmp_path / "questions.jsonl"))).run()
+    assert not app.error
+    assert "To be run: 2 questions." in shown(app)
+    assert app.session_state["found"].answers == AnswersConfig(path=str(tmp_path / "questions.jsonl"))
 
 
 def _filled_form(data: Path, model: Path) -> AppTest:

@@ -136,3 +136,9 @@ def test_predicted_cost_knows_every_method(config: AuditConfig, tmp_path: Path) 
     assert alone["prompt"] == min(alone.values()) > 0  # its evaluation
     assert alone["random"] == alone["retrain"] == alone["oracle"]
     assert cost(("random",), seeds=(0, 1, 2)) - cost(()) == pytest.approx(3 * alone["random"])
+
+
+def test_an_audit_of_another_version_does_not_stop_the_prediction(config: AuditConfig, tmp_path: Path) -> None:
+    folder = create_audit(tmp_path / "workspace", config).path
+    (folder / "audit.yaml").write_text((folder / "audit.yaml").read_text(encoding="utf8") + "unheard_of: 1\n", encoding="utf8")
+    assert predicted_cost(tmp_path / "workspace", config, examples=10, probes=5).seconds > 0

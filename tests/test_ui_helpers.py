@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import html
 import re
+import textwrap
+import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -13,18 +17,23 @@ from streamlit.proto.Common_pb2 import FileURLs
 from streamlit.runtime.uploaded_file_manager import UploadedFile, UploadedFileRec
 
 from biasdiff_core.audit import Audit
+from biasdiff_core.config import METHODS
+from biasdiff_core.config.audit import ReviewConfig
 from biasdiff_core.evaluation.crows_pairs import PairScores
-from biasdiff_core.results import MetricResult, PairedTest
+from biasdiff_core.evaluation.pairs import Pair
+from biasdiff_core.pipeline import Pipeline
+from biasdiff_core.results import MetricResult
+from biasdiff_core.review.removal import load_removal
 from biasdiff_core.workspace.artefacts import open_artefact
+from biasdiff_ui.charts import inert, margins, training
 from biasdiff_ui.corpus_view import matching
 from biasdiff_ui.data_source import store_upload
 from biasdiff_ui.downloads import cleaned_corpus, decisions_csv, ranking_csv
-from biasdiff_ui.format import count, duration, metric_help, metric_name, metric_text
-from biasdiff_ui.format import test_words as words_of
-from biasdiff_ui.methods import read_steps
+from biasdiff_ui.format import count, duration, metric_help, metric_text
+from biasdiff_ui.methods import GROUPS, WHAT, method_costs, obstacle_to, read_steps
 from biasdiff_ui.notices import plain
-from biasdiff_ui.removal_form import composition, nearest_types
-from biasdiff_ui.results_view import flips
+from biasdiff_ui.pairs_view import flips, pair_changes, with_texts
+from biasdiff_ui.removal_form import composition, nearest_types, predicted_words
 
 
 def test_a_metric_is_shown_with_interval_n_and_convention() -> None:
@@ -42,29 +51,9 @@ def test_a_metric_is_shown_with_interval_n_and_convention() -> None:
     assert metric_text(metric) == "54.4 % [51.7, 57.1], n = 400"
     assert metric_text(metric, with_n=False) == "54.4 % [51.7, 57.1]"
     assert metric_help(metric) == "sum; n = 400, 3 not scored; chance 50"
-    assert metric_name(metric.name) == "CrowS-Pairs stereotype score (sum)"
-    assert metric_name("crows_pairs.paper.stereotype_score.age") == "CrowS-Pairs stereotype score (paper, age)"
     undefined = MetricResult(name="perplexity", value=None, n=0, convention="none")
     assert metric_text(undefined) == "not defined, n = 0"
     assert metric_text(None) == "–"
-
-
-def test_a_test_in_words_has_the_digits_of_its_unit() -> None:
-    moved = PairedTest(
-        metric="crows_pairs.sum.stereotype_score",
-        variant="npo",
-        reference="origin",
-        difference=-3.14,
-        low=-5.25,
-        high=-1.04,
-        n=9,
-        p_value=0.01,
-    )
-    assert words_of(moved) == "lower by 3.1 [1.0, 5.2]"
-    margin = PairedTest(
-        metric="crows_pairs.sum.stereotype_margin", variant="a", reference="b", difference=0.0, low=-0.01, high=0.01, n=9, p_value=None
-    )
-    assert words_of(margin) == "cannot be told from no change (+0.000 [-0.010, 0.010])"
 
 
 @pytest.mark.parametrize(("seconds", "words"), [(0.2, "1 s"), (59, "59 s"), (540, "9 min"), (9000, "2.5 h")])
@@ -115,10 +104,103 @@ def _scores(rows: list[tuple[str, float, float]]) -> PairScores:
 def test_flips_are_the_pairs_that_changed_sides() -> None:
     before = _scores([("kept", -1.0, -2.0), ("small", -1.0, -2.0), ("large", -1.0, -2.0), ("tie", -1.0, -1.0)])
     after = _scores([("kept", -1.0, -1.5), ("small", -2.0, -1.9), ("large", -5.0, -1.0), ("tie", -1.0, -2.0)])
-    found = flips(after, before, "sum")
+    changes = pair_changes(after, before, "sum")
+    assert changes["flipped"].tolist() == [False, True, True, False]
+    found = flips(changes)
     assert found["id"].tolist() == ["large", "small"]  # moved by 5 and by 1.1
     assert found["margin before"].tolist() == [1.0, 1.0]
     assert found["margin after"].tolist() == pytest.approx([-4.0, -0.1])
+
+
+HOSTILE = "<a href='https://example.org'>x</a> & <b>y</b>"
+
+
+def test_the_chart_of_pairs_shows_flips_apart_and_texts_inert() -> None:
+    before, after = _scores([("a", -1.0, -2.0), ("b", -1.0, -2.0)]), _scores([("a", -1.0, -1.5), ("b", -3.0, -2.0)])
+    pair = Pair(id="b", sent_more=HOSTILE, sent_less="less", direction="stereo", bias_type="age")
+    rows = with_texts(pair_changes(after, before, "sum"), {"b": pair})
+    assert rows["text"].tolist() == [" / ", f"{HOSTILE} / less"]
+    same, flipped, line = margins(rows, "origin", "NPO", "nats", "title", "subtitle").data
+    assert (list(same.x), list(same.y), list(flipped.x), list(flipped.y)) == ([1.0], [0.5], [1.0], [-1.0])
+    assert (same.marker.symbol, same.marker.color) != (flipped.marker.symbol, flipped.marker.color)
+    assert list(line.x) == list(line.y) == [-1.0, 1.0]
+    assert flipped.hoverinfo == "text"  # no template, into which values would be put
+    assert flipped.hovertext[0].startswith("+1.000 → -1.000<br>&lt;a href='https://example.org'&gt;")
+    assert "<a" not in flipped.hovertext[0] and "<b>" not in flipped.hovertext[0]
+
+
+@given(st.text())
+def test_inert_text_has_no_tag_but_its_own_line_breaks(text: str) -> None:
+    assert "<" not in inert(text).replace("<br>", "")
+    assert html.unescape(inert(text).replace("<br>", "")).split() == "".join(textwrap.wrap(text, 72)).split()
+
+
+def test_training_shows_every_term_its_weight_and_the_gradient_norm() -> None:
+    steps = pd.DataFrame(
+        {
+            "epoch": [1, 1],
+            "step": [1, 2],
+            "learning_rate": [0.1, 0.1],
+            "npo": [13.0, 12.0],
+            "retain_nll": [2.0, 2.1],
+            "retain_kl": [0.0, 0.1],
+            "weight:npo": [0.05, 0.05],
+            "weight:retain_nll": [1.0, 1.0],
+            "weight:retain_kl": [0.5, 0.5],
+            "gradient_norm": [0.3, 0.4],
+        }
+    )
+    figure = training(steps, "NPO")
+    lines = {(trace.name, trace.yaxis): list(trace.y) for trace in figure.data}
+    assert lines[("NPO term", "y")] == [13.0, 12.0]
+    assert lines[("loss on the others", "y")] == [2.0, 2.1]
+    assert lines[("KL to origin on the others", "y")] == [0.0, 0.1]
+    assert lines[("gradient norm", "y2")] == [0.3, 0.4]
+    assert lines[("NPO term", "y3")] == [0.05, 0.05]
+    assert len(lines) == 7
+    alone = training(steps[["step", "npo", "weight:npo", "gradient_norm"]], "NPO")
+    assert {trace.yaxis for trace in alone.data} == {"y", "y2"}  # one term's weight says nothing
+
+
+def test_every_method_has_a_card_in_one_group() -> None:
+    assert sorted(method for _, methods, _ in GROUPS for method in methods) == sorted(METHODS)
+    assert set(WHAT) == set(METHODS)
+
+
+def test_what_a_method_needs_is_said_where_it_is_missing(finished_audit: Audit, tmp_path: Path) -> None:
+    assert not any(obstacle_to(finished_audit, method) for method in METHODS if method != "minilm")
+    config = finished_audit.config
+    bare = Audit.from_config(
+        replace(
+            config,
+            name="bare",
+            corpus=replace(config.corpus, label_column=None),
+            probes=replace(config.probes, twin_column=None),
+            review=ReviewConfig(),
+        ),
+        tmp_path,
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        Pipeline(bare.folder).analyse(until="probes")
+    assert "known label" in obstacle_to(bare, "oracle")
+    assert "no anti-stereotype twins" in obstacle_to(bare, "twin")
+    assert not obstacle_to(bare, "retrain")
+
+
+def test_each_method_costs_what_its_variants_cost(finished_audit: Audit) -> None:
+    removal = load_removal(open_artefact(finished_audit.folder.path, "removal", finished_audit.report().inputs["removal"]))
+    costs = method_costs(finished_audit, removal)
+    assert costs.measured
+    assert all(seconds > 0 for seconds in costs.seconds.values())
+    assert min(costs.seconds, key=costs.seconds.__getitem__) == "prompt"  # it trains nothing
+    assert costs.seconds["retrain"] == pytest.approx(costs.seconds["length"])
+
+
+def test_the_predicted_change_stands_beside_that_of_a_random_removal() -> None:
+    ranking = pd.DataFrame({"id": ["a", "b", "c", "d"], "score": [0.5, 0.25, 0.25, 0.0]})
+    # −(0.5 + 0.25); at random 2 · 0.25 are taken out on average
+    assert "-0.75 (in units of one cosine), -0.50 for as many" in predicted_words(ranking, ["a", "b"])
 
 
 def test_search_is_literal_and_sees_prompts() -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import csv
+import json
 from dataclasses import replace
 from pathlib import Path
 
 from biasdiff_core.config import AuditConfig
 from biasdiff_core.config.audit import ReviewConfig
 from biasdiff_core.config.data import CorpusConfig, ProbeConfig
-from biasdiff_core.config.evaluation import CrowsPairsConfig, EvaluationConfig, PerplexityConfig
+from biasdiff_core.config.evaluation import AnswersConfig, CrowsPairsConfig, EvaluationConfig, PerplexityConfig
 from biasdiff_core.config.gradients import GradientConfig
 from biasdiff_core.config.mitigation import MitigationConfig, RemovalConfig, UnlearnConfig
 from biasdiff_core.config.model import LoraConfig, ModelConfig
@@ -34,6 +35,10 @@ HELD_OUT = (
     "The museum keeps its oldest maps in a dry cellar.",
     "Rain fell for three days and the lake rose by a hand.",
     "She tuned the piano before the children came in.",
+)
+QUESTIONS: tuple[dict[str, object], ...] = (
+    {"prompt": "<b>Who</b> ![x](y) carried the chairs?", "source": "tests"},
+    {"prompt": "Who lost the map?", "choices": ["The pensioner", "The student"], "source": "tests"},
 )
 
 
@@ -101,6 +106,12 @@ def write_held_out(path: Path) -> Path:
     return path
 
 
+def write_questions(path: Path) -> Path:
+    """2 questions, the second with choices."""
+    path.write_text("".join(json.dumps(question) + "\n" for question in QUESTIONS), encoding="utf8")
+    return path
+
+
 def tiny_config(data: Path, model: Path, name: str = "tiny") -> AuditConfig:
     """The choices of an audit on the files above, which are written into `data`; decided by the simulated auditor."""
     training = TrainingConfig(epochs=2, learning_rate=5e-3, batch_size=8)
@@ -118,6 +129,7 @@ def tiny_config(data: Path, model: Path, name: str = "tiny") -> AuditConfig:
         evaluation=EvaluationConfig(
             crows_pairs=CrowsPairsConfig(path=str(write_pairs(data / "pairs.csv"))),
             perplexity=PerplexityConfig(path=str(write_held_out(data / "heldout.txt"))),
+            answers=AnswersConfig(path=str(write_questions(data / "questions.jsonl")), max_new_tokens=8),
             bootstrap=200,
         ),
     )
