@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import multiprocessing
 import sqlite3
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import sqlalchemy as sa
@@ -119,6 +121,8 @@ def test_ten_processes_may_start_at_once(db: Database, tmp_path: Path, monkeypat
     if db.url.get_backend_name() == "sqlite":
         monkeypatch.delenv(DATABASE_VARIABLE)
     folder = tmp_path / "shared"
+    # A test of the app leaves its script as the main module, which every spawned process would run first.
+    monkeypatch.setitem(sys.modules, "__main__", ModuleType("__main__"))
     context = multiprocessing.get_context("spawn")
     processes = [context.Process(target=_open_and_append, args=(str(folder), number)) for number in range(10)]
     for process in processes:

@@ -68,16 +68,18 @@ def shifted(model: object) -> None:
     [(STOP, "parity"), (replace(STOP, parity=False), ""), (replace(STOP, max_perplexity_ratio=1.0), "capability")],
 )
 def test_why_it_ends(tmp_path: Path, stop: StopConfig, ends: str) -> None:
-    """The pair is one sentence twice, whose margin is 0: parity. A model whose weights were pushed about has lost capability."""
+    """The first of the pair is by far the longer, so the margin is below 0: parity. A model that was pushed about has lost capability."""
     loaded = tiny_loaded()
     model = put_lora(loaded.model, ("q_proj", "v_proj"))
     retain = encode_texts(loaded.tokenizer, [example.text for example in RETAIN[:5]])
-    rule = DevStop(model, loaded.tokenizer, [("Aunts gossip.", "Aunts gossip.")], retain, stop, 100, tmp_path)
+    rule = DevStop(
+        model, loaded.tokenizer, [("Aunts gossip at the port all day and all night.", "Aunts gossip.")], retain, stop, 100, tmp_path
+    )
     before = rule.judged[0].perplexity
     shifted(model)
     judged = rule.judge(1)
     assert 1 < judged.perplexity_ratio < 50 and judged.perplexity_ratio == pytest.approx(judged.perplexity / before)
-    assert judged.margin == 0 and judged.ends == ends
+    assert judged.margin < 0 and judged.ends == ends
     assert rule.judged == read_judged(tmp_path) and [row.epoch for row in rule.judged] == [0, 1]
 
 

@@ -89,7 +89,7 @@ def decode(model: Any, tokenizer: Any, batch: PromptBatch, *, max_new_tokens: in
         written = model.generate(
             input_ids=batch.ids,
             attention_mask=torch.ones_like(batch.ids),
-            past_key_values=batch.cache,
+            cache=batch.cache,
             generation_config=settings,
             stopping_criteria=StoppingCriteriaList([_StopStrings(tokenizer, width, stop)] if stop else []),
         )[:, width:].tolist()

@@ -15,6 +15,7 @@ from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from biasdiff_core.config import AuditConfig
 from biasdiff_core.config.file import canonical, dump, load
@@ -124,7 +125,10 @@ def install_shipped(shipped: Path, workspace: Path) -> list[AuditFolder]:
     new = [path.parent for path in sorted(shipped.glob("*/audit.yaml")) if path.parent.name not in before]
     installed = [_copy_audit(source, workspace / "audits" / source.name) for source in new]
     if new:
-        write_atomic(record, json.dumps(sorted(before | {source.name for source in new})))
+        # Several servers may start at once on a new workspace: each writes a file of its own, and the last one stays.
+        written = record.with_name(f".{SHIPPED_FILE}.{uuid4().hex}")
+        written.write_text(json.dumps(sorted(before | {source.name for source in new})), encoding="utf8")
+        written.replace(record)
     return installed
 
 
