@@ -5,9 +5,7 @@ Everything is an artefact of an audit in one workspace, so a stopped run goes on
 
 from __future__ import annotations
 
-import csv
 import math
-import random
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,11 +14,12 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
+from benchmarks.detection import shuffled_trex_mix, write_corpus
 from benchmarks.record import require_data
-from biasdiff_core.attribution.ranking import selected_count
+from biasdiff_core.attribution.ranking import detection_curve, selected_count
 from biasdiff_core.audit import Audit
+from biasdiff_core.cli import shown_progress
 from biasdiff_core.config import (
     AuditConfig,
     CorpusConfig,
@@ -43,10 +42,10 @@ from biasdiff_core.config.mitigation import Method
 from biasdiff_core.config.model import BUNDLED_MODEL
 from biasdiff_core.evaluation import trex
 from biasdiff_core.evaluation.crows_pairs import PairScores
+from biasdiff_core.evaluation.perplexity import LOSSES_FILE, read_losses
 from biasdiff_core.evaluation.statistics import Estimate, Share, pooled_difference, pooled_share_undone
 from biasdiff_core.evaluation.suites import PAIRS_FILE
 from biasdiff_core.pipeline import Pipeline
-from biasdiff_core.results import Progress
 from biasdiff_core.review.simulate import decide_from_labels
 from biasdiff_core.workspace.artefacts import Artefact, open_artefact
 
@@ -99,15 +98,10 @@ class Recipe:
 
     def _files(self) -> tuple[Path, Path]:
         """The corpus, and held-out unbiased rows that are not in it."""
-        with require_data("trex_mix", "trex_mix.csv").open(encoding="utf8", newline="") as handle:
-            rows = list(csv.DictReader(handle))
-        random.Random(0).shuffle(rows)
+        rows = shuffled_trex_mix(0)
         self.workspace.mkdir(parents=True, exist_ok=True)
         corpus, held_out = self.workspace / f"trex_mix-{self.n}.csv", self.workspace / f"held_out-{self.n}.txt"
-        with corpus.open("w", encoding="utf8", newline="") as handle:
-            writer = csv.DictWriter(handle, fieldnames=["text", "is_biased", "source"])
-            writer.writeheader()
-            writer.writerows(rows[: self.n])
+        write_corpus(rows[: self.n], corpus)
         trained = {row["text"] for row in rows[: self.n]}
         unseen = [" ".join(row["text"].split()) for row in rows[self.n :] if row["is_biased"] == "0" and row["text"] not in trained]
         held_out.write_text("\n".join(unseen[:HELD_OUT]) + "\n", encoding="utf8")
@@ -117,23 +111,31 @@ class Recipe:
 def full_arms(recipe: Recipe, seed: int, methods: Sequence[Method], name: str = "main") -> dict[str, Artefact]:
     """Variant → evaluation, after selection by the ranking of the full warm-up."""
     audit = recipe.audit(name, seed)
-    pipeline = Pipeline(audit.folder, Bar())
-    pipeline.analyse()
-    if not audit.log.actions():
-        decide_from_labels(audit.log, labels(audit), audit.ranking()["id"].tolist(), recipe.percent)
-    return mitigated(audit, pipeline, audit.config.removal, methods)
+    with shown_progress(audit) as show:
+        pipeline = Pipeline(audit.folder, show)
+        pipeline.analyse()
+        if not audit.log.actions():
+            decide_from_labels(audit.log, labels(audit), audit.ranking()["id"].tolist(), recipe.percent)
+        return mitigated(audit, pipeline, audit.config.removal, methods)
 
 
 def few_arms(recipe: Recipe, seed: int, methods: Sequence[Method]) -> dict[str, Artefact]:
     """As `full_arms` on the same origin model, but the selection is by a warm-up on 5 % of the corpus (paper, section 3.2)."""
-    chosen = recipe.audit("main", seed, "few")
-    Pipeline(chosen.folder, Bar()).analyse(until="ranking")
-    full, audit = recipe.audit("main", seed), recipe.audit("by-few", seed)
-    take_over(full, audit)
+    chosen, audit = ranked(recipe, seed, "few"), recipe.audit("by-few", seed)
+    take_over(recipe.audit("main", seed), audit)
     if not audit.log.actions():
         decide_from_labels(audit.log, labels(audit), chosen.ranking()["id"].tolist(), recipe.percent)
     # The candidates come from the other ranking, so what is removed is what was confirmed among them.
-    return mitigated(audit, Pipeline(audit.folder, Bar()), RemovalConfig(policy="confirmed"), methods)
+    with shown_progress(audit) as show:
+        return mitigated(audit, Pipeline(audit.folder, show), RemovalConfig(policy="confirmed"), methods)
+
+
+def ranked(recipe: Recipe, seed: int, scope: Scope) -> Audit:
+    """The audit of this scope, carried on to its ranking."""
+    audit = recipe.audit("main", seed, scope)
+    with shown_progress(audit) as show:
+        Pipeline(audit.folder, show).analyse(until="ranking")
+    return audit
 
 
 def changed_arms(recipe: Recipe, seed: int, methods: Sequence[Method], name: str, **changes: Any) -> dict[str, Artefact]:
@@ -171,43 +173,30 @@ def labels(audit: Audit) -> dict[str, int]:
 
 def overlap(audit: Audit, percent: float) -> tuple[float, float]:
     """Coverage and precision (Eq. 9, 10) of the top `percent` % of the ranking."""
-    ranked, known = audit.ranking()["id"].tolist(), labels(audit)
-    chosen = ranked[: selected_count(len(ranked), percent)]
-    found = sum(known[i] for i in chosen)
-    return found / sum(known.values()), found / len(chosen)
+    known, ids = labels(audit), audit.ranking()["id"]
+    cut = detection_curve([known[i] for i in ids]).iloc[selected_count(len(ids), percent)]
+    return float(cut["coverage"]), float(cut["precision"])
 
 
 def trex_correct(recipe: Recipe, seed: int, evaluation: Artefact) -> np.ndarray:
     """Whether the evaluated variant answers each T-REx query right, 0 or 1 [queries]; asked once and kept."""
     kept = recipe.workspace / "trex" / f"{evaluation.inputs['adapter']}-{seed}.parquet"
     if not kept.exists():
-        audit = recipe.audit("main", seed)
-        pipeline, config = Pipeline(audit.folder, Bar()), audit.config
-        selection = trex.select(trex.load_queries(recipe.trex().path), [example.text for example in audit.corpus()], recipe.trex())
+        audit, settings = audit_of(evaluation, recipe), recipe.trex()
+        selection = trex.select(trex.load_queries(settings.path), [example.text for example in audit.corpus()], settings)
+        pipeline = Pipeline(audit.folder)
         with pipeline.variant(evaluation.inputs["adapter"]) as model:
-            table = trex.ask(
-                model,
-                pipeline.loaded.tokenizer,
-                selection,
-                instruction="",
-                max_new_tokens=recipe.trex().max_new_tokens,
-                token_budget=config.evaluation.token_budget,
-                progress=pipeline.progress,
-            )
+            budget = audit.config.evaluation.token_budget
+            tokenizer, length = pipeline.loaded.tokenizer, settings.max_new_tokens
+            table = trex.ask(model, tokenizer, selection, instruction="", max_new_tokens=length, token_budget=budget)
         kept.parent.mkdir(parents=True, exist_ok=True)
         trex.items(table)[0].to_parquet(kept, index=False)
     return pd.read_parquet(kept)["value"].to_numpy()
 
 
-class Bar:
-    """Progress on the terminal."""
-
-    def __init__(self) -> None:
-        self.bar = tqdm(total=1)
-
-    def __call__(self, progress: Progress) -> None:
-        self.bar.total, self.bar.n, self.bar.desc = progress.total, progress.done, progress.message or progress.stage
-        self.bar.refresh()
+def audit_of(evaluation: Artefact, recipe: Recipe) -> Audit:
+    """The audit whose evaluation this is."""
+    return Audit.open(str(evaluation.folder.parents[1]), recipe.workspace)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -230,8 +219,8 @@ class Pooled:
 
     def losses(self) -> tuple[np.ndarray, np.ndarray]:
         """Summed negative log-likelihood and tokens of each held-out text [seeds, texts]."""
-        tables = [pd.read_parquet(evaluation.path("perplexity.parquet")) for evaluation in self.evaluations]
-        return np.stack([table["nll"] for table in tables]), np.stack([table["tokens"] for table in tables])
+        found = [read_losses(evaluation.path(LOSSES_FILE)) for evaluation in self.evaluations]
+        return np.stack([losses.nll for losses in found]), np.stack([losses.tokens for losses in found])
 
 
 def shares(arms: Mapping[str, Pooled], variant: str, bottom: str) -> Share:

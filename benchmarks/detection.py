@@ -9,34 +9,45 @@ from __future__ import annotations
 import csv
 import random
 import tempfile
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import click
 import pandas as pd
-from tqdm import tqdm
 
 from benchmarks.record import record, record_metric, require_data
 from biasdiff_core.audit import Audit
+from biasdiff_core.cli import shown_progress
 from biasdiff_core.config import AuditConfig, CorpusConfig, MapConfig, ProbeConfig
 from biasdiff_core.config.gradients import OptimizerMap, ScoreKind
 from biasdiff_core.config.presets import DEMO_CORPUS, DEMO_PROBES, preset
 from biasdiff_core.corpus.examples import Corpus
 from biasdiff_core.evaluation.detection import SCORES, detection_metrics
 from biasdiff_core.pipeline import Pipeline
-from biasdiff_core.results import MetricResult, Progress
+from biasdiff_core.results import MetricResult
+
+
+def shuffled_trex_mix(seed: int) -> list[dict[str, str]]:
+    """All rows of the paper's mix (text, is_biased, source), shuffled."""
+    with require_data("trex_mix", "trex_mix.csv").open(encoding="utf8", newline="") as handle:
+        rows = list(csv.DictReader(handle))
+    random.Random(seed).shuffle(rows)
+    return rows
+
+
+def write_corpus(rows: Sequence[dict[str, str]], path: Path) -> Path:
+    """The rows as a CSV that the ordinary reader reads."""
+    with path.open("w", encoding="utf8", newline="") as handle:
+        writer = csv.DictWriter(handle, fieldnames=["text", "is_biased", "source"])
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
 
 
 def trex_mix(name: str, n: int, seed: int, probes: int, folder: Path, which: str) -> AuditConfig:
     """`n` shuffled rows of Trex_mix and `probes` rows of its probing set, as files that the ordinary reader reads."""
-    with require_data("trex_mix", "trex_mix.csv").open(encoding="utf8", newline="") as handle:
-        rows = list(csv.DictReader(handle))
-    random.Random(seed).shuffle(rows)
-    corpus = folder / f"trex_mix-{n}-{seed}.csv"
-    with corpus.open("w", encoding="utf8", newline="") as handle:
-        writer = csv.DictWriter(handle, fieldnames=["text", "is_biased", "source"])
-        writer.writeheader()
-        writer.writerows(rows[:n])
+    corpus = write_corpus(shuffled_trex_mix(seed)[:n], folder / f"trex_mix-{n}-{seed}.csv")
     return replace(
         preset(which, name),
         corpus=CorpusConfig(path=str(corpus), label_column="is_biased", source_column="source"),
@@ -83,14 +94,8 @@ def main(
         config = trex_mix(name, n, seed, probes, folder, which)
     config = _changed(config, train_map, probe_map, score, epochs, learning_rate, checkpoints, seed)
     audit = Audit.from_config(config, folder)
-    bar = tqdm(total=1)
-
-    def show(progress: Progress) -> None:
-        bar.total, bar.n, bar.desc = progress.total, progress.done, progress.message or progress.stage
-        bar.refresh()
-
-    Pipeline(audit.folder, show).analyse(until="ranking")
-    bar.close()
+    with shown_progress(audit) as show:
+        Pipeline(audit.folder, show).analyse(until="ranking")
     report_detection(f"detection.{corpus}", audit, dry)
 
 

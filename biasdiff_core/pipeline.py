@@ -28,6 +28,7 @@ from biasdiff_core.corpus.examples import Corpus, ProbeSet
 from biasdiff_core.corpus.probes import leakage, read_probes
 from biasdiff_core.corpus.read import read_corpus
 from biasdiff_core.corpus.table import read_corpus_table, read_probes_table, write_corpus, write_probes
+from biasdiff_core.effect import REMOVED_FILE, removed_ids
 from biasdiff_core.errors import NumericError
 from biasdiff_core.evaluation.detection import detection_metrics
 from biasdiff_core.evaluation.pairs import load_pairs
@@ -53,7 +54,6 @@ from biasdiff_core.workspace.audits import AuditFolder
 log = logging.getLogger(__name__)
 
 NULL_DRAWS = 20
-REMOVED_FILE = "removed.json"
 
 
 class Pipeline:
@@ -334,8 +334,7 @@ class Pipeline:
             trained, removed = self._open("warmup"), None
         else:
             trained = open_artefact(self.audit.path, "mitigation", key)
-            named = trained if REMOVED_FILE in trained.files else open_artefact(self.audit.path, "removal", trained.inputs["removal"])
-            removed = named.read_json(REMOVED_FILE if named is trained else "ids.json")
+            removed = removed_ids(self.audit.path, trained)
         export_merged(self.loaded, self._adapter(key), self._card(variant, trained.config, trained.inputs, removed), target)
 
     def _evaluation(self, draft: Draft, stage: PlannedStage) -> None:

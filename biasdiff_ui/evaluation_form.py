@@ -19,8 +19,8 @@ from biasdiff_core.config.evaluation import (
     TrexConfig,
 )
 from biasdiff_core.corpus.sources import DEMO
-from biasdiff_core.errors import BiasDiffError, DataError, MissingDependency
-from biasdiff_core.evaluation import perplexity, seat, stereoset, trex
+from biasdiff_core.errors import BiasDiffError, DataError
+from biasdiff_core.evaluation import lm_harness, perplexity, seat, stereoset, trex
 from biasdiff_core.evaluation.answers import load_questions
 from biasdiff_core.evaluation.pairs import load_pairs
 from biasdiff_ui.data_source import stamp
@@ -125,7 +125,7 @@ def _sizes(config: EvaluationConfig) -> list[str]:
         sizes.append(count(len(load_questions(config.answers)), "question"))
     if config.lm_eval:
         if importlib.util.find_spec("lm_eval") is None:
-            raise MissingDependency("lm-eval", "A task of lm-evaluation-harness", "pip install 'biasdiff[lm-eval]'")
+            raise lm_harness.missing()
         sizes.append(f"lm-evaluation-harness, {count(len(config.lm_eval.tasks), 'task')} (checked when they are run)")
     return sizes
 

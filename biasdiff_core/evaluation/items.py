@@ -8,14 +8,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
+import numpy as np
 import pandas as pd
 
 from biasdiff_core.errors import ArtefactError
 from biasdiff_core.evaluation.statistics import mcnemar_exact, paired_bootstrap
 from biasdiff_core.results import PairedTest
 
-COLUMNS = ("metric", "item", "value")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +32,12 @@ class ItemMetric:
 def item_frame(metric: str, items: Sequence[str], values: Sequence[float]) -> pd.DataFrame:
     """Rows `metric`, `item` (an id that is the same for every variant), `value`."""
     return pd.DataFrame({"metric": metric, "item": list(items), "value": [float(value) for value in values]})
+
+
+def sample(items: Sequence[T], count: int, seed: int) -> list[T]:
+    """`count` of a suite's items, drawn with a seed and without replacement, in their order."""
+    chosen = np.random.default_rng(seed).choice(len(items), size=count, replace=False)
+    return [items[place] for place in np.sort(chosen)]
 
 
 def save_items(frames: Sequence[pd.DataFrame], path: Path) -> None:

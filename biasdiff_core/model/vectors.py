@@ -1,4 +1,4 @@
-"""Sentence vectors of a causal language model, for evaluations that compare representations."""
+"""Sentence vectors of a language model or sentence encoder, for what compares representations."""
 
 from __future__ import annotations
 
