@@ -57,7 +57,7 @@ ANALYSIS = ("corpus", "probes", "warmup", "gradients", "scores", "ranking", "ind
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How the bias is induced and judged. Chosen on StereoSet, never on the CrowS-Pairs reported (docs/log.md)."""
+    """How the bias is induced and judged: the settings to start from, to be chosen on StereoSet, never on the CrowS-Pairs reported."""
 
     workspace: Path
     model: str = BUNDLED_MODEL
