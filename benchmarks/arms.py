@@ -111,6 +111,8 @@ class Recipe:
 def full_arms(recipe: Recipe, seed: int, methods: Sequence[Method], name: str = "main") -> dict[str, Artefact]:
     """Variant → evaluation, after selection by the ranking of the full warm-up."""
     audit = recipe.audit(name, seed)
+    if seed:
+        take_over(recipe.audit(name, 0), audit, ("corpus", "probes", "evaluation"))  # the base is the same for every training seed
     with shown_progress(audit) as show:
         pipeline = Pipeline(audit.folder, show)
         pipeline.analyse()
@@ -153,9 +155,9 @@ def mitigated(audit: Audit, pipeline: Pipeline, policy: RemovalConfig, methods: 
     return {variant: open_artefact(audit.folder.path, "evaluation", key) for variant, key in keys.items()}
 
 
-def take_over(source: Audit, target: Audit) -> None:
-    """Finished stages of the analysis of `source` as hard links: their keys say whether they are what `target` plans."""
-    for stage in ANALYSIS:
+def take_over(source: Audit, target: Audit, stages: Sequence[str] = ANALYSIS) -> None:
+    """Finished `stages` of `source` as hard links: their keys say whether they are what `target` plans."""
+    for stage in stages:
         for folder in sorted((source.folder.path / stage).glob("*")):
             place = target.folder.path / stage / folder.name
             if not place.exists() and (folder / "manifest.json").exists():

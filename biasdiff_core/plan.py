@@ -189,7 +189,7 @@ def _evaluation(
     build: _Builder, config: AuditConfig, sources: Mapping[str, str], variant: str, trained: str, corpus: str, **more: Any
 ) -> None:
     """`more`: settings of this variant alone, like the prompt's instruction."""
-    named = {name: sources[name] for name in ("model", "pairs", "held_out", *SUITE_FILES) if name in sources}
+    named = {name: sources[name] for name in ("model", "pairs", "held_out", *SUITE_FILES, "lm_eval") if name in sources}
     settings = {"evaluation": config.evaluation, "dtype": config.model.dtype, **more}
     build("evaluation", settings, {**named, "adapter": trained, "corpus": corpus}, f"Evaluate {variant}", variant=variant)
 
@@ -238,6 +238,9 @@ def _sources(audit: AuditFolder, methods: Sequence[Method] = ()) -> tuple[dict[s
         suite = getattr(config.evaluation, name)
         if suite is not None and suite.path != SUITE_FILES[name]:
             recorded[name] = ("evaluation", name, partial(source_digest, suite.path))
+    harness = config.evaluation.lm_eval
+    if harness is not None and harness.include_path:
+        recorded["lm_eval"] = ("evaluation", "lm_eval", partial(source_digest, harness.include_path))
     for method in methods:
         stop = config.mitigation.unlearning(method).stop if method in UNLEARNINGS else None
         if stop is not None and stop.dev != DEV_PROBES:

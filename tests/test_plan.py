@@ -8,7 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from biasdiff_core.config import METHODS, AuditConfig, MitigationConfig, PromptConfig, StereoSetConfig, StopConfig, UnlearnConfig
+from biasdiff_core.config import (
+    METHODS,
+    AuditConfig,
+    LmEvalConfig,
+    MitigationConfig,
+    PromptConfig,
+    StereoSetConfig,
+    StopConfig,
+    UnlearnConfig,
+)
 from biasdiff_core.config.mitigation import UNLEARNINGS, Method
 from biasdiff_core.errors import DataError
 from biasdiff_core.plan import TITLES, Plan, predicted_cost, repair_plan, unlearning_passes, variants
@@ -117,6 +126,17 @@ def test_a_suites_file_is_an_input_of_every_evaluation(config: AuditConfig, tmp_
     path.write_text("[1, 2]")
     assert changed(before, planned(suite, tmp_path)) == {f"evaluation:{method}" for method in METHODS}
     assert "stereoset" not in planned(config, tmp_path)["evaluation:npo"].inputs
+
+
+def test_own_tasks_of_the_harness_are_an_input_of_every_evaluation(config: AuditConfig, tmp_path: Path) -> None:
+    tasks = tmp_path / "tasks"
+    tasks.mkdir()
+    (tasks / "own.yaml").write_text("task: own")
+    harness = LmEvalConfig(tasks=("own",), include_path=str(tasks))
+    suite = replace(config, evaluation=replace(config.evaluation, lm_eval=harness))
+    before = planned(suite, tmp_path)
+    (tasks / "own.yaml").write_text("task: own\nnum_fewshot: 1")
+    assert changed(before, planned(suite, tmp_path)) == {f"evaluation:{method}" for method in METHODS}
 
 
 def test_unlearning_passes_by_hand() -> None:

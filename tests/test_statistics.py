@@ -231,6 +231,19 @@ def test_seeds_that_disagree_widen_the_pooled_interval() -> None:
     assert narrow.high - narrow.low < 0.1 < 1.9 < wide.high - wide.low
 
 
+def test_pairs_without_a_value_are_left_out_of_pooled_figures() -> None:
+    generator = np.random.default_rng(2)
+    base = generator.normal(size=(1, 30))
+    origin, after = base + 1 + generator.normal(0, 0.1, (2, 30)), base + 0.5 + generator.normal(0, 0.1, (2, 30))
+    unscored = after.copy()
+    unscored[1, 29] = np.nan
+    kept = slice(0, 29)
+    assert pooled_share_undone(origin, unscored, base, draws=50, seed=0) == pooled_share_undone(
+        origin[:, kept], after[:, kept], base[:, kept], draws=50, seed=0
+    )
+    assert pooled_difference(unscored, origin, draws=50, seed=0) == pooled_difference(after[:, kept], origin[:, kept], draws=50, seed=0)
+
+
 def test_pooled_share_is_not_defined_without_a_clear_rise() -> None:
     noise = np.random.default_rng(1).normal(size=(2, 30))
     share = pooled_share_undone(noise, noise - 1, np.zeros((1, 30)), draws=100, seed=0)

@@ -154,6 +154,8 @@ def pooled_share_undone(origin: ArrayLike, after: ArrayLike, base: ArrayLike, *,
     """
     from_origin = _floats(origin)
     undone, rise = from_origin - _floats(after), from_origin - _floats(base)
+    scored = np.isfinite(undone).all(axis=0) & np.isfinite(rise).all(axis=0)
+    undone, rise = undone[:, scored], rise[:, scored]
     tops, bottoms = (np.array([cells.mean() for cells in _crossed(values, draws, seed)]) for values in (undone, rise))
     denominator = _estimate(float(rise.mean()), bottoms)
     if denominator.low <= 0:
@@ -166,8 +168,10 @@ def pooled_difference(variant: ArrayLike, reference: ArrayLike, *, draws: int, s
     """mean(variant) − mean(reference) of values [training seeds, items], seeds and items both drawn with replacement.
 
     The two factors are crossed, so each is resampled on its own (pigeonhole bootstrap, Owen 2007), which errs on the wide side.
+    An item without a value somewhere is left out.
     """
     moved = _floats(variant) - _floats(reference)
+    moved = moved[:, np.isfinite(moved).all(axis=0)]
     return _estimate(float(moved.mean()), np.array([cells.mean() for cells in _crossed(moved, draws, seed)]))
 
 
