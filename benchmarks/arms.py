@@ -35,6 +35,7 @@ from biasdiff_core.config import (
     ScoreConfig,
     TrainingConfig,
     TrexConfig,
+    UnlearnConfig,
     WarmupConfig,
 )
 from biasdiff_core.config.evaluation import Scoring
@@ -57,31 +58,33 @@ ANALYSIS = ("corpus", "probes", "warmup", "gradients", "scores", "ranking", "ind
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How the bias is induced and judged: the settings to start from, to be chosen on StereoSet, never on the CrowS-Pairs reported."""
+    """How the bias is induced, unlearned and judged; chosen on StereoSet, never on the CrowS-Pairs reported (docs/log.md, 2026-11-26)."""
 
     workspace: Path
     model: str = BUNDLED_MODEL
-    n: int = 600
+    n: int = 500
     probes: int = 150
     percent: float = 35.0
     block_size: int = 1
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
-    training: TrainingConfig = TrainingConfig(epochs=4, learning_rate=5e-4)
+    training: TrainingConfig = TrainingConfig(epochs=2, learning_rate=1e-3)
+    npo: UnlearnConfig = UnlearnConfig(forget_weight=0.2, training=TrainingConfig(epochs=3, learning_rate=3e-4))
 
     def config(self, name: str, seed: int, scope: Scope) -> AuditConfig:
         """An audit on `n` shuffled rows of Trex_mix (the same for every training seed) with known labels."""
         corpus, held_out = self._files()
         training = replace(self.training, seed=seed)
+        npo = replace(self.npo, training=replace(self.npo.training, seed=seed))
         return AuditConfig(
             name=name,
             model=ModelConfig(name=self.model, dtype=self.dtype),
             corpus=CorpusConfig(path=str(corpus), label_column="is_biased", source_column="source"),
             probes=ProbeConfig(path=str(require_data("trex_mix", "probe.csv")), limit=self.probes),
             warmup=WarmupConfig(scope=scope, training=training),
-            gradients=GradientConfig(maps=MapConfig(train="less", probe="sgd"), checkpoints="last", block_size=self.block_size),
+            gradients=GradientConfig(maps=MapConfig(train="less", probe="sgd"), checkpoints="all", block_size=self.block_size),
             scores=ScoreConfig(kind="centred"),
             removal=RemovalConfig(policy="top_percent", percent=self.percent),
-            mitigation=MitigationConfig(random_seeds=(seed,)),
+            mitigation=MitigationConfig(npo=npo, random_seeds=(seed,)),
             evaluation=EvaluationConfig(
                 crows_pairs=CrowsPairsConfig(scorings=("paper", "sum")),
                 perplexity=PerplexityConfig(path=str(held_out), limit=None),

@@ -43,9 +43,13 @@ def load_model(config: ModelConfig, workspace: Path) -> LoadedModel:
     source = locate(config)
     place = str(_bundled_cache(source, workspace) if source.kind == "bundled" else source.path or config.name)
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    # On a CPU the fused kernel's backward takes longer than all other matrix products of short sentences (docs/log.md, 2026-11-26).
+    attention = "eager" if device == "cpu" else None
     try:
         tokenizer = AutoTokenizer.from_pretrained(place, revision=config.revision)
-        model = AutoModelForCausalLM.from_pretrained(place, revision=config.revision, dtype=DTYPES[config.dtype])
+        model = AutoModelForCausalLM.from_pretrained(
+            place, revision=config.revision, dtype=DTYPES[config.dtype], attn_implementation=attention
+        )
     except (OSError, ValueError) as error:
         raise DataError(_load_failure(source, error), _load_mend(source)) from error
     if tokenizer.pad_token_id is None:
