@@ -68,7 +68,7 @@ class Recipe:
     block_size: int = 1
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
     training: TrainingConfig = TrainingConfig(epochs=2, learning_rate=1e-3)
-    npo: UnlearnConfig = UnlearnConfig(forget_weight=0.2, training=TrainingConfig(epochs=3, learning_rate=3e-4))
+    npo: UnlearnConfig = UnlearnConfig(forget_weight=0.2, training=TrainingConfig(epochs=2, learning_rate=3e-4))
 
     def config(self, name: str, seed: int, scope: Scope) -> AuditConfig:
         """An audit on `n` shuffled rows of Trex_mix (the same for every training seed) with known labels."""

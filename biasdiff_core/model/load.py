@@ -43,7 +43,7 @@ def load_model(config: ModelConfig, workspace: Path) -> LoadedModel:
     source = locate(config)
     place = str(_bundled_cache(source, workspace) if source.kind == "bundled" else source.path or config.name)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    # On a CPU the fused kernel's backward takes longer than all other matrix products of short sentences (docs/log.md, 2026-11-26).
+    # On a CPU the fused kernel costs a quarter of a training step on short sentences (docs/log.md, 2026-11-26).
     attention = "eager" if device == "cpu" else None
     try:
         tokenizer = AutoTokenizer.from_pretrained(place, revision=config.revision)
