@@ -13,6 +13,7 @@ boot()
 PAGES = {
     "audits": st.Page("pages/audits.py", title="Audits", default=True),
     "corpus": st.Page("pages/corpus.py", title="Corpus"),
+    "probes": st.Page("pages/probes.py", title="Probes"),
     "explore": st.Page("pages/explore.py", title="Explore"),
     "review": st.Page("pages/review.py", title="Review"),
     "mitigate": st.Page("pages/mitigate.py", title="Mitigate"),

@@ -1,4 +1,4 @@
-"""Arms of the paper's experiments: audits on Trex_mix with one training seed each, and figures pooled over seeds.
+"""Arms of the paper's experiments: audits on its mixes with one training seed each, and figures pooled over seeds.
 
 Everything is an artefact of an audit in one workspace, so a stopped run goes on, and tables share what they have in common.
 """
@@ -15,11 +15,12 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from benchmarks.detection import shuffled_trex_mix, write_corpus
+from benchmarks.detection import shuffled, write_corpus
+from benchmarks.probing_sets import probing_set
 from benchmarks.record import require_data
 from biasdiff_core.attribution.ranking import detection_curve, selected_count
 from biasdiff_core.audit import Audit
-from biasdiff_core.cli import shown_progress
+from biasdiff_core.cli_common import shown_progress
 from biasdiff_core.config import (
     AuditConfig,
     CorpusConfig,
@@ -33,6 +34,7 @@ from biasdiff_core.config import (
     ProbeConfig,
     RemovalConfig,
     ScoreConfig,
+    SeatConfig,
     TrainingConfig,
     TrexConfig,
     UnlearnConfig,
@@ -62,16 +64,19 @@ class Recipe:
 
     workspace: Path
     model: str = BUNDLED_MODEL
+    corpus: str = "trex_mix"
     n: int = 500
+    indicator: str = "bias_diff"
     probes: int = 150
     percent: float = 35.0
     block_size: int = 1
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    seat: bool = False
     training: TrainingConfig = TrainingConfig(epochs=2, learning_rate=1e-3)
-    npo: UnlearnConfig = UnlearnConfig(forget_weight=0.2, training=TrainingConfig(epochs=2, learning_rate=3e-4))
+    npo: UnlearnConfig = UnlearnConfig(forget_weight=0.2, kl_weight=2.0, training=TrainingConfig(epochs=3, learning_rate=5e-4))
 
     def config(self, name: str, seed: int, scope: Scope) -> AuditConfig:
-        """An audit on `n` shuffled rows of Trex_mix (the same for every training seed) with known labels."""
+        """An audit on `n` shuffled rows of a mix (the same for every training seed) with known labels."""
         corpus, held_out = self._files()
         training = replace(self.training, seed=seed)
         npo = replace(self.npo, training=replace(self.npo.training, seed=seed))
@@ -79,7 +84,7 @@ class Recipe:
             name=name,
             model=ModelConfig(name=self.model, dtype=self.dtype),
             corpus=CorpusConfig(path=str(corpus), label_column="is_biased", source_column="source"),
-            probes=ProbeConfig(path=str(require_data("trex_mix", "probe.csv")), limit=self.probes),
+            probes=ProbeConfig(path=str(probing_set(self.indicator, self.workspace)), limit=self.probes),
             warmup=WarmupConfig(scope=scope, training=training),
             gradients=GradientConfig(maps=MapConfig(train="less", probe="sgd"), checkpoints="all", block_size=self.block_size),
             scores=ScoreConfig(kind="centred"),
@@ -88,6 +93,7 @@ class Recipe:
             evaluation=EvaluationConfig(
                 crows_pairs=CrowsPairsConfig(scorings=("paper", "sum")),
                 perplexity=PerplexityConfig(path=str(held_out), limit=None),
+                seat=SeatConfig(path=str(require_data("seat"))) if self.seat else None,
             ),
         )
 
@@ -101,9 +107,9 @@ class Recipe:
 
     def _files(self) -> tuple[Path, Path]:
         """The corpus, and held-out unbiased rows that are not in it."""
-        rows = shuffled_trex_mix(0)
+        rows = shuffled(self.corpus, 0)
         self.workspace.mkdir(parents=True, exist_ok=True)
-        corpus, held_out = self.workspace / f"trex_mix-{self.n}.csv", self.workspace / f"held_out-{self.n}.txt"
+        corpus, held_out = self.workspace / f"{self.corpus}-{self.n}.csv", self.workspace / f"held_out-{self.corpus}-{self.n}.txt"
         write_corpus(rows[: self.n], corpus)
         trained = {row["text"] for row in rows[: self.n]}
         unseen = [" ".join(row["text"].split()) for row in rows[self.n :] if row["is_biased"] == "0" and row["text"] not in trained]
@@ -113,26 +119,35 @@ class Recipe:
 
 def full_arms(recipe: Recipe, seed: int, methods: Sequence[Method], name: str = "main") -> dict[str, Artefact]:
     """Variant → evaluation, after selection by the ranking of the full warm-up."""
-    audit = recipe.audit(name, seed)
-    if seed:
-        take_over(recipe.audit(name, 0), audit, ("corpus", "probes", "evaluation"))  # the base is the same for every training seed
-    with shown_progress(audit) as show:
-        pipeline = Pipeline(audit.folder, show)
-        pipeline.analyse()
-        if not audit.log.actions():
-            decide_from_labels(audit.log, labels(audit), audit.ranking()["id"].tolist(), recipe.percent)
-        return mitigated(audit, pipeline, audit.config.removal, methods)
+    audit = decided(recipe, seed, name)
+    return mitigated(audit, audit.config.removal, methods)
 
 
 def few_arms(recipe: Recipe, seed: int, methods: Sequence[Method]) -> dict[str, Artefact]:
     """As `full_arms` on the same origin model, but the selection is by a warm-up on 5 % of the corpus (paper, section 3.2)."""
-    chosen, audit = ranked(recipe, seed, "few"), recipe.audit("by-few", seed)
+    audit = recipe.audit("by-few", seed)
     take_over(recipe.audit("main", seed), audit)
-    if not audit.log.actions():
-        decide_from_labels(audit.log, labels(audit), chosen.ranking()["id"].tolist(), recipe.percent)
     # The candidates come from the other ranking, so what is removed is what was confirmed among them.
+    removal = RemovalConfig(policy="confirmed")
+    _decide(audit, ranked(recipe, seed, "few"), recipe.percent, removal)
+    return mitigated(audit, removal, methods)
+
+
+def decided(recipe: Recipe, seed: int, name: str = "main") -> Audit:
+    """The analysis carried out, base and origin evaluated, the candidates decided by their labels, the removal set frozen."""
+    audit = recipe.audit(name, seed)
+    if seed:
+        take_over(recipe.audit(name, 0), audit, ("corpus", "probes", "evaluation"))  # the base is the same for every training seed
     with shown_progress(audit) as show:
-        return mitigated(audit, Pipeline(audit.folder, show), RemovalConfig(policy="confirmed"), methods)
+        Pipeline(audit.folder, show).analyse()
+    _decide(audit, audit, recipe.percent, audit.config.removal)
+    return audit
+
+
+def _decide(audit: Audit, selected_by: Audit, percent: float, removal: RemovalConfig) -> None:
+    if not audit.log.actions():
+        decide_from_labels(audit.log, labels(audit), selected_by.ranking()["id"].tolist(), percent)
+    audit.freeze(removal)
 
 
 def ranked(recipe: Recipe, seed: int, scope: Scope) -> Audit:
@@ -144,15 +159,16 @@ def ranked(recipe: Recipe, seed: int, scope: Scope) -> Audit:
 
 
 def changed_arms(recipe: Recipe, seed: int, methods: Sequence[Method], name: str, **changes: Any) -> dict[str, Artefact]:
-    """As `full_arms` with some of the recipe changed (`percent`, `block_size`); what stays the same is not made again."""
+    """As `full_arms` with some of the recipe changed (`percent`, `block_size`, …); what stays the same is not made again."""
     changed = replace(recipe, **changes)
-    take_over(recipe.audit("main", seed), changed.audit(name, seed))
+    take_over(ranked(recipe, seed, "full"), changed.audit(name, seed))
     return full_arms(changed, seed, methods, name=name)
 
 
-def mitigated(audit: Audit, pipeline: Pipeline, policy: RemovalConfig, methods: Sequence[Method]) -> dict[str, Artefact]:
-    """Freeze, carry out, and open every evaluation: base, origin and one a variant."""
-    done = pipeline.mitigate(audit.freeze(policy), methods)
+def mitigated(audit: Audit, policy: RemovalConfig, methods: Sequence[Method]) -> dict[str, Artefact]:
+    """Carry the methods out on the frozen removal set, and open every evaluation: base, origin and one a variant."""
+    with shown_progress(audit) as show:
+        done = Pipeline(audit.folder, show).mitigate(audit.freeze(policy), methods)
     keys = {v: audit.plan()[f"evaluation:{v}"].key for v in ("base", "origin")}
     keys |= {stage.variant or "": stage.key for stage in done.stages if stage.stage == "evaluation"}
     return {variant: open_artefact(audit.folder.path, "evaluation", key) for variant, key in keys.items()}
@@ -221,6 +237,12 @@ class Pooled:
         """Stereotype score in %, over pairs and seeds."""
         wins = np.stack([scores.wins(scoring)[scores.stereotypes] for scores in self._pairs()]).astype(float)
         return pooled_difference(100 * wins, np.zeros_like(wins), draws=DRAWS, seed=0)
+
+    def figures(self, start: str, end: str) -> dict[str, float]:
+        """Metrics whose names begin and end so, by name, mean over seeds."""
+        found = [{m["name"]: m["value"] for m in evaluation.read_json("metrics.json")} for evaluation in self.evaluations]
+        chosen = [name for name in found[0] if name.startswith(start) and name.endswith(end)]
+        return {name: float(np.mean([values[name] for values in found])) for name in chosen}
 
     def losses(self) -> tuple[np.ndarray, np.ndarray]:
         """Summed negative log-likelihood and tokens of each held-out text [seeds, texts]."""

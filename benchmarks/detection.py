@@ -7,7 +7,6 @@ python -m benchmarks.detection --corpus demo                          our own co
 from __future__ import annotations
 
 import csv
-import random
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,24 +15,23 @@ from pathlib import Path
 import click
 import pandas as pd
 
-from benchmarks.record import record, record_metric, require_data
+from benchmarks.record import DATA, record, record_metric, require_data
 from biasdiff_core.audit import Audit
-from biasdiff_core.cli import shown_progress
+from biasdiff_core.cli_common import shown_progress
 from biasdiff_core.config import AuditConfig, CorpusConfig, MapConfig, ProbeConfig
 from biasdiff_core.config.gradients import OptimizerMap, ScoreKind
 from biasdiff_core.config.presets import DEMO_CORPUS, DEMO_PROBES, preset
 from biasdiff_core.corpus.examples import Corpus
+from biasdiff_core.corpus.recipes import build
 from biasdiff_core.evaluation.detection import SCORES, detection_metrics
 from biasdiff_core.pipeline import Pipeline
 from biasdiff_core.results import MetricResult
 
 
-def shuffled_trex_mix(seed: int) -> list[dict[str, str]]:
-    """All rows of the paper's mix (text, is_biased, source), shuffled."""
-    with require_data("trex_mix", "trex_mix.csv").open(encoding="utf8", newline="") as handle:
-        rows = list(csv.DictReader(handle))
-    random.Random(seed).shuffle(rows)
-    return rows
+def shuffled(recipe: str, seed: int) -> list[dict[str, str]]:
+    """All rows of a mix of the paper's (text, is_biased, source), shuffled: what `biasdiff corpus build RECIPE --seed …` writes."""
+    built = build(recipe, seed=seed, data=DATA)
+    return [{"text": text, "is_biased": label, "source": source} for text, label, source, _ in built.rows]
 
 
 def write_corpus(rows: Sequence[dict[str, str]], path: Path) -> Path:
@@ -47,7 +45,7 @@ def write_corpus(rows: Sequence[dict[str, str]], path: Path) -> Path:
 
 def trex_mix(name: str, n: int, seed: int, probes: int, folder: Path, which: str) -> AuditConfig:
     """`n` shuffled rows of Trex_mix and `probes` rows of its probing set, as files that the ordinary reader reads."""
-    corpus = write_corpus(shuffled_trex_mix(seed)[:n], folder / f"trex_mix-{n}-{seed}.csv")
+    corpus = write_corpus(shuffled("trex_mix", seed)[:n], folder / f"trex_mix-{n}-{seed}.csv")
     return replace(
         preset(which, name),
         corpus=CorpusConfig(path=str(corpus), label_column="is_biased", source_column="source"),

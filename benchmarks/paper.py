@@ -3,7 +3,11 @@
 python -m benchmarks.paper table1       every mitigation after the full and the few warm-up, pooled over training seeds
 python -m benchmarks.paper table3       stereotype score by the block size of the gradients (also table 10)
 python -m benchmarks.paper table4       stereotype score by percentage removed, against random removal (also the paper's figure 4)
+python -m benchmarks.paper table5       origin and retrained on the other mixes
+python -m benchmarks.paper table6       what a model learns of Gen_mix (one model a run; the paper's others say `not measured`)
+python -m benchmarks.paper table9       SEAT and CrowS-Pairs, one as the probing set, the other as the judge
 python -m benchmarks.paper figure3      coverage and precision by percentage selected, full and few
+python -m benchmarks.paper figure5      the other probing sets, against random removal
 
 Every cell is an artefact of an audit in `--workspace`, so a stopped run goes on. The section goes into docs/results.md.
 """
@@ -12,37 +16,37 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import click
-import numpy as np
 
 from benchmarks.arms import (
     HELD_OUT,
     Pooled,
     Recipe,
     Scope,
-    changed_arms,
+    decided,
     few_arms,
     full_arms,
     margin_difference,
-    overlap,
     perplexity_ratio,
     ranked,
     shares,
+    trex_correct,
     trex_difference,
 )
+from benchmarks.cells import Cell, Task, mean_overlap, pooled, side_by_side, waves
 from benchmarks.record import record
 from biasdiff_core.config.mitigation import Method
 from biasdiff_core.config.model import BUNDLED_MODEL
 from biasdiff_core.evaluation.statistics import Estimate, Share
-from biasdiff_core.workspace.artefacts import Artefact
 
 RESULTS = Path(__file__).resolve().parents[1] / "docs" / "results.md"
 FULL_METHODS: tuple[Method, ...] = ("retrain", "npo", "ascent", "prompt", "random", "oracle", "unigram")
 FEW_METHODS: tuple[Method, ...] = ("retrain", "npo", "prompt")
 CONTROLS = ("random", "oracle")
-ASKED = ("npo",)  # of T-REx: the answers take minutes a variant
+ASKED: tuple[Method, ...] = ("npo",)  # of T-REx: the answers take minutes a variant
 UNITS = {
     "margin_difference": "mean margin of the stereotype pairs less the origin's, nats, `sum` scoring",
     "rise_undone": "share of the rise of the mean margin over the base that was undone",
@@ -51,6 +55,8 @@ UNITS = {
     "perplexity_ratio": "perplexity over the origin's, on unseen T-REx text",
     "trex_difference": "exact match on unseen T-REx queries less the origin's, points",
 }
+SCOPES: tuple[Scope, ...] = ("full", "few")
+INDICATORS = ("bias_diff", "own", "wino", "balance")
 PERCENTAGES = (5.0, 10.0, 15.0, 35.0)
 BLOCKS = (1, 2, 4, 8, 16, 32)
 CUTS = (5.0, 10.0, 15.0, 20.0, 25.0, 30.0, 35.0)
@@ -59,10 +65,17 @@ PAPER_TABLE1 = {
     "full": {"base": 64.88, "origin": 70.16, "retrain": 67.21, "npo": 68.53, "ascent": 67.60, "prompt": 68.53},
     "few": {"base": 64.88, "origin": 70.16, "retrain": 68.68, "npo": 68.45, "ascent": 70.39, "prompt": 69.84},
 }
+# Stereotype scores: Table 5 of opt-1.3b; Table 6 by model; Table 9 of opt-1.3b on CrowS-Pairs, and SEAT's effect size.
+PAPER_TABLE5 = {"gen_mix": (72.02, 67.91), "toxic_mix": (67.91, 66.98)}
+PAPER_TABLE6 = {"Qwen2.5-1.5B": (64.88, 72.33), "Qwen2.5-0.5B": (59.22, 60.62), "opt-1.3b": (66.90, 72.02), "opt-350m": (60.54, 61.55)}
+PAPER_TABLE9 = {
+    "seat": {2.0: 67.60, 5.0: 67.44, 10.0: 67.60, 15.0: 66.05},
+    "crows": {2.0: 0.8461, 5.0: 0.5762, 10.0: 0.5309, 15.0: 0.2807},
+}
 PAPER_FIGURE3 = {"full": {15.0: (0.512, 0.999), 35.0: (0.9996, 0.836)}, "few": {35.0: (0.9958, 0.836)}}
 
 
-def table1(recipe: Recipe, seeds: Sequence[int]) -> str:
+def table1(recipe: Recipe, seeds: Sequence[int]) -> list[str]:
     """Base, origin and every variant, full and few."""
     arms: dict[Scope, dict[str, Pooled]] = {
         "full": pooled([full_arms(recipe, seed, FULL_METHODS) for seed in seeds]),
@@ -77,8 +90,7 @@ def table1(recipe: Recipe, seeds: Sequence[int]) -> str:
         "",
         "Coverage and precision of the selection, mean over seeds: " + "; ".join(_selected(recipe, seeds, scope) for scope in arms) + ".",
         "",
-        "| warm-up | variant | stereotype `paper` % | stereotype `sum` % | " + " | ".join(UNITS) + " | the paper's stereotype % |",
-        "|---" * (5 + len(UNITS)) + "|",
+        *header("warm-up", "variant", "stereotype `paper` %", "stereotype `sum` %", *UNITS, "the paper's stereotype %"),
     ]
     for scope, variants in arms.items():
         prefix = "mitigation" if scope == "full" else "mitigation.few"
@@ -87,12 +99,11 @@ def table1(recipe: Recipe, seeds: Sequence[int]) -> str:
             figures = _figures(recipe, scope, variants, name)
             lines.append(_row(scope, name, variants, figures))
             _record(recipe, f"{prefix}.{name}", figures, pairs, len(seeds))
-    return "\n".join(lines) + "\n\n" + "\n".join(f"- `{metric}`: {unit}" for metric, unit in UNITS.items())
+    return [*lines, "", *(f"- `{metric}`: {unit}" for metric, unit in UNITS.items())]
 
 
 def _selected(recipe: Recipe, seeds: Sequence[int], scope: Scope) -> str:
-    coverage, precision = np.mean([overlap(recipe.audit("main", seed, scope), recipe.percent) for seed in seeds], axis=0)
-    return f"{scope} {coverage:.3f}, {precision:.3f}"
+    return f"{scope} {mean_overlap([recipe.audit('main', seed, scope) for seed in seeds], recipe.percent)}"
 
 
 def _figures(recipe: Recipe, scope: str, arms: Mapping[str, Pooled], name: str) -> dict[str, Estimate | Share]:
@@ -115,7 +126,7 @@ def _figures(recipe: Recipe, scope: str, arms: Mapping[str, Pooled], name: str) 
 def _row(scope: str, name: str, arms: Mapping[str, Pooled], figures: Mapping[str, Estimate | Share]) -> str:
     cells = [scope, name, shown(arms[name].score("paper"), 1), shown(arms[name].score("sum"), 1)]
     cells += [share_shown(figures[metric]) if metric in figures else "" for metric in UNITS]
-    return "| " + " | ".join([*cells, str(PAPER_TABLE1[scope].get(name, ""))]) + " |"
+    return row(*cells, PAPER_TABLE1[scope].get(name, ""))
 
 
 def _record(recipe: Recipe, prefix: str, figures: Mapping[str, Estimate | Share], pairs: int, seeds: int) -> None:
@@ -127,48 +138,93 @@ def _record(recipe: Recipe, prefix: str, figures: Mapping[str, Estimate | Share]
         )
 
 
-def table3(recipe: Recipe, seeds: Sequence[int]) -> str:
+def table3(cells: Sequence[Cell], seeds: Sequence[int]) -> list[str]:
     """Rows by block size: how many neighbours of the (shuffled) corpus share one gradient."""
-    lines = ["| block size | coverage, precision | retrain: stereotype `sum` % | margin against origin, nats |", "|---|---|---|---|"]
-    for block in BLOCKS:
-        name = f"block{block}"
-        arms = pooled([changed_arms(recipe, seed, ("retrain",), name, block_size=block) for seed in seeds])
-        found = "{:.3f}, {:.3f}".format(*overlap(replace(recipe, block_size=block).audit(name, seeds[0]), recipe.percent))
-        moved = shown(margin_difference(arms, "retrain", "origin"))
-        lines.append(f"| {block} | {found} | {shown(arms['retrain'].score('sum'), 1)} | {moved} |")
-    return "\n".join(lines)
+    lines = [*header("block size", "coverage, precision", "retrain: stereotype `sum` %", "margin against origin, nats")]
+    for cell in cells:
+        arms = cell.pooled(seeds)
+        figures = (shown(arms["retrain"].score("sum"), 1), shown(margin_difference(arms, "retrain", "origin")))
+        lines.append(row(cell.changed.block_size, cell.overlap(seeds), *figures))
+    return lines
 
 
-def table4(recipe: Recipe, seeds: Sequence[int]) -> str:
+def table4(cells: Sequence[Cell], seeds: Sequence[int]) -> list[str]:
     """Rows by percentage removed."""
-    lines = [
-        "| removed % | retrain: stereotype `sum` % | random: stereotype `sum` % | retrain less random, margin, nats |",
-        "|---|---|---|---|",
-    ]
-    for percent in PERCENTAGES:
-        arms = pooled([changed_arms(recipe, seed, ("retrain", "random"), f"top{percent:g}", percent=percent) for seed in seeds])
-        scores = [shown(arms[name].score("sum"), 1) for name in ("retrain", "random")]
-        lines.append(f"| {percent:g} | {scores[0]} | {scores[1]} | {shown(margin_difference(arms, 'retrain', 'random'))} |")
-    return "\n".join(lines)
+    lines = [*header("removed %", "retrain: stereotype `sum` %", "random: stereotype `sum` %", "retrain less random, margin, nats")]
+    return lines + [row(f"{cell.changed.percent:g}", *_against_random(cell.pooled(seeds))) for cell in cells]
 
 
-def figure3(recipe: Recipe, seeds: Sequence[int]) -> str:
+def _against_random(arms: Mapping[str, Pooled]) -> list[str]:
+    scores = [shown(arms[name].score("sum"), 1) for name in ("retrain", "random")]
+    return [*scores, shown(margin_difference(arms, "retrain", "random"))]
+
+
+def table5(cells: Sequence[Cell], seeds: Sequence[int]) -> list[str]:
+    """Rows by mix."""
+    columns = ("base: stereotype `sum` %", "origin", "retrain", "retrain less origin, margin, nats")
+    lines = [*header("mix", "coverage, precision", *columns, "the paper, origin → full")]
+    for cell in cells:
+        arms, (before, after) = cell.pooled(seeds), PAPER_TABLE5[cell.recipe.corpus]
+        scores = [shown(arms[name].score("sum"), 1) for name in ("base", "origin", "retrain")]
+        moved = shown(margin_difference(arms, "retrain", "origin"))
+        lines.append(row(cell.recipe.corpus, cell.overlap(seeds), *scores, moved, f"{before} → {after}"))
+    return lines
+
+
+def table6(cells: Sequence[Cell], seeds: Sequence[int]) -> list[str]:
+    """Rows by model: the one that was run, and the paper's, whose weights are not here."""
+    lines = [*header("model", "base: stereotype `sum` %", "after Gen_mix", "margin less the base's, nats", "the paper: base → after")]
+    for cell in cells:
+        arms = cell.pooled(seeds)
+        scores = [shown(arms[name].score("sum"), 1) for name in ("base", "origin")]
+        lines.append(row(cell.recipe.model, *scores, shown(margin_difference(arms, "origin", "base")), ""))
+    return lines + [row(name, *["not measured"] * 3, f"{base} → {after}") for name, (base, after) in PAPER_TABLE6.items()]
+
+
+def table9(cells: Sequence[Cell], seeds: Sequence[int]) -> list[str]:
+    """Rows by probing set and percentage; a probing set is never the judge of what was found with it."""
+    lines = [*header("probing set", "removed %", "CrowS-Pairs, stereotype `sum` %", "SEAT, mean absolute effect size", "the paper")]
+    first = cells[0].pooled(seeds)
+    lines += [row(f"none: {v}", 0, shown(first[v].score("sum"), 1), _effect_sizes(first[v]), "") for v in ("base", "origin")]
+    for cell in cells:
+        indicator, percent, judged = cell.changed.indicator, cell.changed.percent, cell.pooled(seeds)["retrain"]
+        figures = (shown(judged.score("sum"), 1), "") if indicator == "seat" else ("", _effect_sizes(judged))
+        lines.append(row(indicator, f"{percent:g}", *figures, PAPER_TABLE9[indicator][percent]))
+    return lines
+
+
+def _effect_sizes(variant: Pooled) -> str:
+    """Mean over seeds of each group's mean absolute effect size."""
+    found = variant.figures("seat.", ".mean_abs_effect_size")
+    return ", ".join(f"{name.split('.')[1]} {value:.3f}" for name, value in found.items())
+
+
+def figure3(recipe: Recipe, seeds: Sequence[int]) -> list[str]:
     """Rows by percentage selected."""
-    lines = [
-        "| selected % | full: coverage, precision | few: coverage, precision | the paper, full | the paper, few |",
-        "|---|---|---|---|---|",
-    ]
-    audits = {scope: ranked(recipe, seeds[0], scope) for scope in ("full", "few")}
+    lines = [*header("selected %", "full: coverage, precision", "few: coverage, precision", "the paper, full", "the paper, few")]
+    audits = {scope: [ranked(recipe, seed, scope) for seed in seeds] for scope in SCOPES}
     for percent in CUTS:
-        ours = ["{:.3f}, {:.3f}".format(*overlap(audit, percent)) for audit in audits.values()]
+        ours = [mean_overlap(by_seed, percent) for by_seed in audits.values()]
         theirs = ["{:.4g}, {:.4g}".format(*PAPER_FIGURE3[scope][percent]) if percent in PAPER_FIGURE3[scope] else "" for scope in audits]
-        lines.append(f"| {percent:g} | " + " | ".join(ours + theirs) + " |")
-    return "\n".join(lines)
+        lines.append(row(f"{percent:g}", *ours, *theirs))
+    return lines
 
 
-def pooled(by_seed: Sequence[Mapping[str, Artefact]]) -> dict[str, Pooled]:
-    """Variant → its evaluations over seeds."""
-    return {variant: Pooled(evaluations=[arms[variant] for arms in by_seed]) for variant in by_seed[0]}
+def figure5(cells: Sequence[Cell], seeds: Sequence[int]) -> list[str]:
+    """Rows by probing set."""
+    columns = ("retrain: stereotype `sum` %", "random: stereotype `sum` %", "retrain less random, margin, nats")
+    lines = [*header("probing set", "coverage, precision", *columns)]
+    return lines + [row(cell.changed.indicator, cell.overlap(seeds), *_against_random(cell.pooled(seeds))) for cell in cells]
+
+
+def header(*columns: str) -> tuple[str, str]:
+    """The first two lines of a table."""
+    return row(*columns), "|---" * len(columns) + "|"
+
+
+def row(*cells: object) -> str:
+    """A line of a table."""
+    return "| " + " | ".join(map(str, cells)) + " |"
 
 
 def shown(found: Estimate, digits: int = 2) -> str:
@@ -183,27 +239,75 @@ def share_shown(share: Estimate | Share) -> str:
     return shown(Estimate(value=share.value, low=share.low, high=share.high))
 
 
-TABLES: Mapping[str, Callable[[Recipe, Sequence[int]], str]] = {
-    "table1": table1,
+def cells_of(table: str, recipe: Recipe) -> list[Cell]:
+    """What is measured for the rows of a table that is made of cells."""
+    crossed = [(indicator, percent) for indicator, found in PAPER_TABLE9.items() for percent in found]
+    toxic = replace(recipe, corpus="toxic_mix", seat=True, indicator=crossed[0][0], percent=crossed[0][1])
+    against_random: tuple[Method, ...] = ("retrain", "random")
+    found = {
+        "table3": [Cell(recipe=recipe, name=f"block{size}", changes={"block_size": size}) for size in BLOCKS],
+        "table4": [Cell(recipe=recipe, methods=against_random, name=f"top{p:g}", changes={"percent": p}) for p in PERCENTAGES],
+        "table5": [Cell(recipe=replace(recipe, corpus=corpus)) for corpus in PAPER_TABLE5],
+        "table6": [Cell(recipe=replace(recipe, corpus="gen_mix"))],
+        "table9": [Cell(recipe=toxic, name=f"{i}{p:g}", changes={"indicator": i, "percent": p}) for i, p in crossed],
+        "figure5": [Cell(recipe=recipe, methods=against_random, name=f"by-{i}", changes={"indicator": i}) for i in INDICATORS],
+    }
+    return found[ALIASES.get(table, table)]
+
+
+# How tables are read off: those made of cells, and those that compare the full and the few warm-up.
+OF_CELLS: Mapping[str, Callable[[Sequence[Cell], Sequence[int]], list[str]]] = {
     "table3": table3,
-    "table10": table3,
     "table4": table4,
-    "figure4": table4,
-    "figure3": figure3,
+    "table5": table5,
+    "table6": table6,
+    "table9": table9,
+    "figure5": figure5,
 }
+OF_SCOPES: Mapping[str, Callable[[Recipe, Sequence[int]], list[str]]] = {"table1": table1, "figure3": figure3}
+ALIASES = {"table10": "table3", "figure4": "table4"}
+
+
+def waves_of(table: str, recipe: Recipe, seeds: Sequence[int]) -> list[list[Task]]:
+    """What must be made for a table, in waves of tasks that do not wait for one another."""
+    if table in OF_CELLS or table in ALIASES:
+        return waves(cells_of(table, recipe), seeds)
+    few = [partial(ranked, recipe, seed, "few") for seed in seeds]
+    if table == "figure3":
+        return [[*(partial(ranked, recipe, seed, "full") for seed in seeds), *few]]
+    return [
+        [*(partial(decided, recipe, seed) for seed in seeds), *few],
+        [partial(full_arms, recipe, seed, (method,)) for method in FULL_METHODS for seed in seeds]
+        + [partial(few_arms, recipe, seed, FEW_METHODS) for seed in seeds],
+        [partial(trex_answers, recipe, seed, variant) for variant in ("origin", *ASKED) for seed in seeds],
+    ]
+
+
+def trex_answers(recipe: Recipe, seed: int, variant: str) -> None:
+    """Ask a variant after the full warm-up the T-REx queries."""
+    trex_correct(recipe, seed, full_arms(recipe, seed, ASKED)[variant])
 
 
 @click.command()
-@click.argument("table", type=click.Choice(list(TABLES)))
+@click.argument("table", type=click.Choice([*OF_SCOPES, *OF_CELLS, *ALIASES]))
 @click.option("--workspace", type=click.Path(path_type=Path), required=True, help="Kept between runs: finished cells are not made again.")
 @click.option("--seeds", default=3, show_default=True, help="Training seeds.")
 @click.option("--model", default=BUNDLED_MODEL, show_default=True, help="Also a folder or a Hugging Face id.")
-@click.option("--n", default=500, show_default=True, help="Rows of Trex_mix.")
+@click.option("--n", default=500, show_default=True, help="Rows of the mix.")
 @click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), default="bfloat16", show_default=True, help="Of the base weights.")
-def main(table: str, workspace: Path, seeds: int, model: str, n: int, dtype: str) -> None:
+@click.option("--processes", default=2, show_default=True, help="Cells that are made at once; they share the cores.")
+def main(table: str, workspace: Path, seeds: int, model: str, n: int, dtype: str, processes: int) -> None:
     """Make one table or figure of the paper and write its section of docs/results.md."""
     recipe = Recipe(workspace=workspace.resolve(), model=model, n=n, dtype=dtype)  # type: ignore[arg-type]
-    write_section(table, TABLES[table](recipe, range(seeds)))
+    side_by_side(waves_of(table, recipe, range(seeds)), processes)
+    write_section(table, "\n".join(read_off(table, recipe, range(seeds))))
+
+
+def read_off(table: str, recipe: Recipe, seeds: Sequence[int]) -> list[str]:
+    """The lines of a table whose cells are made (or are made now)."""
+    if table in OF_SCOPES:
+        return OF_SCOPES[table](recipe, seeds)
+    return OF_CELLS[ALIASES.get(table, table)](cells_of(table, recipe), seeds)
 
 
 def write_section(name: str, text: str) -> None:

@@ -17,7 +17,7 @@ from playwright.sync_api import expect, sync_playwright
 from biasdiff_core.workspace.audits import WORKSPACE_VARIABLE
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = ("audits", "corpus", "explore", "review", "mitigate", "compare")
+PAGES = ("audits", "corpus", "probes", "explore", "review", "mitigate", "compare")
 CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
 FLAGS = ["--no-sandbox", "--headless=new", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync"]
 SETTLE = 4000  # milliseconds for charts to be drawn after the page has stopped running

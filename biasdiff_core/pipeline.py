@@ -18,8 +18,8 @@ from biasdiff_core.attribution.collect import collect_gradients
 from biasdiff_core.attribution.index import INDEX_FILE, build_index, nearest
 from biasdiff_core.attribution.influence import CheckpointStores, exact_cosines, null_scores, projected_cosines, score_column
 from biasdiff_core.attribution.map2d import coordinates
+from biasdiff_core.attribution.nearness import CORPUS, EVALUATION, NEARNESS_FILE, Place, nearest_texts
 from biasdiff_core.attribution.ranking import rank
-from biasdiff_core.attribution.store import GradientStore
 from biasdiff_core.comparison import BASE
 from biasdiff_core.config import StopConfig
 from biasdiff_core.config.gradients import ScoreKind
@@ -31,7 +31,7 @@ from biasdiff_core.corpus.table import read_corpus_table, read_probes_table, wri
 from biasdiff_core.effect import REMOVED_FILE, removed_ids
 from biasdiff_core.errors import NumericError
 from biasdiff_core.evaluation.detection import detection_metrics
-from biasdiff_core.evaluation.pairs import load_pairs
+from biasdiff_core.evaluation.pairs import pair_texts
 from biasdiff_core.evaluation.stereoset import dev_pairs
 from biasdiff_core.evaluation.suites import Subject, evaluate
 from biasdiff_core.mitigation.adapter import ADAPTER_FOLDER, CARD_FILE, ModelCard, export_merged, keep_adapter
@@ -44,7 +44,7 @@ from biasdiff_core.model.finetune import finetune
 from biasdiff_core.model.load import LoadedModel, load_model
 from biasdiff_core.model.lora import ADAPTER_FILE, attach_adapter, detach_adapter
 from biasdiff_core.model.tokenise import count_tokens, truncate_text
-from biasdiff_core.plan import DEV_PROBES, NO_ADAPTER, Plan, PlannedStage, plan, repair_plan, unlearning_passes
+from biasdiff_core.plan import DEV_PROBES, NO_ADAPTER, Plan, PlannedStage, nearness_stage, plan, repair_plan, unlearning_passes
 from biasdiff_core.report import write_report
 from biasdiff_core.results import Progress, ProgressCallback, no_progress
 from biasdiff_core.review.removal import load_removal
@@ -90,6 +90,12 @@ class Pipeline:
             self._carry_out(stage, stages[stage.stage])
         return repair_plan(self.audit, removal.key, methods)
 
+    def compare_meanings(self) -> None:
+        """How near the probes are in meaning to corpus and evaluation, unless it is done. Raises MissingDependency without the encoder."""
+        stage = nearness_stage(self.audit)
+        if not stage.done:
+            self._carry_out(stage, partial(self._nearness, baselines.minilm_folder()))
+
     def _carry_out(self, stage: PlannedStage, work: Callable[[Draft, PlannedStage], None]) -> None:
         if stage.done:
             return
@@ -127,11 +133,20 @@ class Pipeline:
 
     def _probes(self, draft: Draft, stage: PlannedStage) -> None:
         probes, notes = read_probes(self.config.probes)
-        pairs = load_pairs(self.config.evaluation.crows_pairs)
-        evaluation_texts = [text for pair in pairs for text in (pair.sent_more, pair.sent_less)]
+        leaks = leakage(probes, self.corpus, pair_texts(self.config.evaluation.crows_pairs))
         write_probes(probes, draft.folder / "probes.parquet")
-        _write_json(draft.folder / "report.json", {"notes": notes, "leakage": leakage(probes, self.corpus, evaluation_texts).to_json()})
+        _write_json(draft.folder / "report.json", {"notes": notes, "leakage": leaks.to_json()})
         draft.facts |= {"probes": len(probes), "twins": probes.has_twins, "bias_types": list(probes.bias_types)}
+
+    def _nearness(self, encoder: Path, draft: Draft, stage: PlannedStage) -> None:
+        evaluation = dict.fromkeys(pair_texts(self.config.evaluation.crows_pairs))
+        places: dict[Place, dict[str, str]] = {
+            CORPUS: {example.id: example.text for example in self.corpus},
+            EVALUATION: {text: text for text in evaluation},
+        }
+        embed = partial(baselines.sentence_embeddings, encoder, progress=self.progress)
+        table = nearest_texts({probe.id: probe.text for probe in self.probes}, places, embed)
+        table.to_parquet(draft.folder / NEARNESS_FILE, index=False, compression="zstd")
 
     def _warmup(self, draft: Draft, stage: PlannedStage) -> None:
         warmup, adapter = self.config.warmup, self.config.model.adapter
@@ -163,13 +178,10 @@ class Pipeline:
         rates = [checkpoint.learning_rate for checkpoint in chosen]
         stores = []
         for checkpoint, rate in zip(chosen, rates, strict=True):
-            place = folder / checkpoint.folder.name
-            twins = GradientStore.open(place / "twins") if self.probes.has_twins else None
-            train = GradientStore.open(place / "train", expect={"model": self.loaded_digest, "step": checkpoint.step})
             # Eq. 5 weighs by η̄_t; divided by their sum the scores stay cosines and the ranking is the same.
             weight = rate / sum(rates)
-            probes, pool = GradientStore.open(place / "probes"), GradientStore.open(place / "pool")
-            stores.append(CheckpointStores(weight=weight, train=train, probes=probes, twins=twins, pool=pool))
+            expect = {"model": self.loaded_digest, "step": checkpoint.step}
+            stores.append(CheckpointStores.open(folder / checkpoint.folder.name, weight, expect))
         return stores
 
     @property

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from biasdiff_core.attribution.nearness import ENCODER
 from biasdiff_core.comparison import BASE, ORIGIN
 from biasdiff_core.config import AuditConfig, UnlearnConfig
 from biasdiff_core.config.mitigation import UNLEARNINGS, Method, MitigationConfig
@@ -107,6 +108,14 @@ def plan(audit: AuditFolder) -> Plan:
     for variant, trained in ((BASE, NO_ADAPTER), (ORIGIN, warmup)):
         _evaluation(build, config, sources, variant, trained, corpus)
     return Plan(stages=tuple(build.stages), notes=tuple(notes))
+
+
+def nearness_stage(audit: AuditFolder) -> PlannedStage:
+    """How near the probes are in meaning to corpus and evaluation: made when asked for, no part of the analysis."""
+    analysis, build = plan(audit), _Builder(audit.path)
+    inputs = {name: analysis[name].key for name in ("corpus", "probes")} | {"pairs": analysis["evaluation"].inputs["pairs"]}
+    build("nearness", {"encoder": ENCODER}, inputs, "Compare the meanings of the probes")
+    return build.stages[0]
 
 
 def repair_plan(audit: AuditFolder, removal_key: str, methods: Sequence[Method]) -> Plan:

@@ -107,6 +107,7 @@ def figure_text(metric: MetricResult) -> str:
         return metric.text()
     size = max(abs(end) for end in (metric.value, metric.low, metric.high) if end is not None)
     digits = 1 if metric.unit == "%" or size >= 100 else 2 if size >= 10 else 3 if size >= 0.1 else 4
+    digits = 0 if metric.unit == "examples" else digits
     value, _, interval = metric.text(digits).partition(" ")
     return f"{value} {metric.unit} {interval}".strip() if metric.unit == "%" else f"{value} {interval}".strip()
 

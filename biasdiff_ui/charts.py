@@ -130,6 +130,26 @@ def _pair_hover(before: float, after: float, text: str) -> str:
     return f"{before:+.3f} → {after:+.3f}<br>{inert(text)}"
 
 
+def agreement(by_size: Mapping[int, MetricResult], wanted: float, title: str, subtitle: str) -> go.Figure:
+    """Correlation of rankings over the number of probes, with the spread of the subsets and the line that is wanted."""
+    sizes, found = list(by_size), list(by_size.values())
+    ends = [(sizes, [_number(metric.high) for metric in found], None), (sizes, [_number(metric.low) for metric in found], "tonexty")]
+    figure = go.Figure()
+    for x, y, fill in ends:
+        figure.add_scatter(x=x, y=y, mode="lines", line={"width": 0}, fill=fill, fillcolor="rgba(0, 114, 178, 0.2)", hoverinfo="skip")
+    figure.add_scatter(
+        x=sizes,
+        y=[_number(metric.value) for metric in found],
+        mode="lines+markers",
+        line={"color": COLOURS[0], "width": 2},
+        hovertemplate="%{x} probes: %{y:.3f}<extra></extra>",
+    )
+    figure.add_hline(y=wanted, line={"color": GREY, "dash": "dot", "width": 1})
+    figure.update_xaxes(title="probes", type="log", tickvals=[step * 10**power for power in range(5) for step in (1, 2, 5)])
+    figure.update_yaxes(title="Spearman's ρ", range=[min(0.0, *(_number(metric.low) for metric in found)), 1.02])
+    return _laid_out(figure, title, subtitle, height=300)
+
+
 def predicted_observed(effects: Sequence[Effect], unit: str, title: str, subtitle: str) -> go.Figure:
     """Observed change of the margin with its interval over the predicted change, a point a variant."""
     figure = go.Figure()

@@ -12,8 +12,9 @@ from plotly.subplots import make_subplots
 
 from biasdiff_core.attribution.ranking import detection_curve, selected_count
 from biasdiff_core.review.decisions import DecisionLog
+from biasdiff_core.review.estimate import coverage_at, precision_at
+from biasdiff_ui.estimates import review_of
 from biasdiff_ui.examples import Examples
-from biasdiff_ui.figures import deepest_inspected, estimates_at
 
 BASELINES = ("length", "unigram", "random")
 LINES: Mapping[str, tuple[str, str]] = {  # colour (none of a verdict) and dash
@@ -46,14 +47,13 @@ def label_curves(key: str, _examples: Examples) -> dict[str, pd.DataFrame]:
 
 @st.cache_resource(max_entries=8, show_spinner=False)
 def estimated_curves(key: str, head: str, _examples: Examples, _log: DecisionLog) -> pd.DataFrame:
-    """Coverage and precision with intervals at each tenth of the ranking that is reached, from inspected decisions. `head`: of the log."""
-    decisions, deepest = _log.current(), deepest_inspected(_examples, _log.current())
+    """Coverage and precision with intervals at each tenth of the ranking, from inspected decisions; NaN: not known. `head`: of the log."""
+    review = review_of(_examples, _log)
     rows = []
     for percent in ESTIMATED_AT:
         cut = selected_count(len(_examples.ids), percent)
-        if cut <= deepest:
-            for figure in estimates_at(_examples, decisions, cut):
-                rows.append({"percent": percent, "name": figure.name, "value": figure.value, "low": figure.low, "high": figure.high})
+        for figure in (coverage_at(review, cut), precision_at(review, cut)):
+            rows.append({"percent": percent, "name": figure.name, "value": figure.value, "low": figure.low, "high": figure.high})
     return pd.DataFrame(rows, columns=["percent", "name", "value", "low", "high"]).astype({"value": float, "low": float, "high": float})
 
 
@@ -115,7 +115,7 @@ def draw_curves(examples: Examples, log: DecisionLog, percent: float) -> None:
         return
     estimates = estimated_curves(examples.key, log.head()[1], examples, log)
     st.plotly_chart(estimate_figure(estimates, percent), key="curves", config=NO_BAR, alt=alt)
-    st.caption("Estimated from inspected decisions, as deep as they reach; unbiased only if these are a random sample of the ranks.")
+    st.caption("Estimated from inspected decisions; where some are open, from those drawn at random in the queues with a random slice.")
 
 
 def cut_size(examples: Examples, percent: float) -> int:

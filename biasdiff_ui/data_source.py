@@ -17,14 +17,17 @@ from biasdiff_core.workspace.artefacts import write_atomic
 from biasdiff_core.workspace.audits import default_workspace
 
 PREVIEW_ROWS = 20
+PATH = "Path or dataset id"
+TEXTS = ("text", "sentence", "content")  # likely names of a column of texts
 NOT_A_COLUMN = "none"
 SPLIT = "train"
 
 
 def choose_source(what: str, key: str, path_help: str) -> str | None:
     """What the config's `path` shall be, None until something is chosen. `key`: prefix of the widgets' keys."""
-    demo, upload, path = f"Demo {what}", "Upload a file", "Path or dataset id"
-    how = st.segmented_control(f"Source of the {what}", [demo, upload, path], default=demo, key=f"{key}_how", required=True)
+    demo, upload = f"Demo {what}", "Upload a file"
+    st.session_state.setdefault(f"{key}_how", demo)  # not `default`, which would contradict what `preset_path` has set
+    how = st.segmented_control(f"Source of the {what}", [demo, upload, PATH], key=f"{key}_how", required=True)
     if how == demo:
         return DEMO
     if how == upload:
@@ -32,6 +35,11 @@ def choose_source(what: str, key: str, path_help: str) -> str | None:
         file = st.file_uploader(f"File of the {what}", type=suffixes, key=f"{key}_upload")
         return str(store_upload(default_workspace() / "uploads", file)) if file is not None else None
     return st.text_input("Path on this machine, or Hugging Face dataset id", key=f"{key}_path", help=path_help).strip() or None
+
+
+def preset_path(key: str, path: str) -> None:
+    """Have `choose_source` with this `key` start from a path, on whichever page it is drawn next."""
+    st.session_state[f"{key}_how"], st.session_state[f"{key}_path"] = PATH, path
 
 
 def store_upload(folder: Path, file: UploadedFile) -> Path:

@@ -194,6 +194,8 @@ def history_rows(audit_id: str, head: str, _actions: Sequence[Action], _log: Dec
 def _what(action: Action, decisions: Sequence[Mapping[str, Any]], numbers: Mapping[str, int]) -> str:
     if action.undoes:
         return f"undid action {numbers[action.undoes]}"
+    if action.kind == "assign":
+        return "assigned the examples"
     counts = Counter(WORDS[row["verdict"]] for row in decisions)
     kind = {"bulk": ", in bulk", "import": ", imported"}.get(action.kind, "")
     return ", ".join(f"{number} {word}" for word, number in counts.items()) + kind
@@ -211,8 +213,12 @@ def origin_words(selection: Mapping[str, Any] | None) -> str:
             parts.append(f"lasso of {count(len(value), 'area')}")
         elif name == "top_percent":
             parts.append(f"top {value:g} %")
+        elif name == "assignment":
+            parts.append(f"{', '.join(value['auditors'])} · overlap {value['overlap']:g} %")
         elif name in ("page", "queue", "rank", "imported"):
             parts.append(str(value) if name == "page" else f"{name} {value}")
+        elif name == "drawn":
+            parts.append(f"{len(value):,} at random")
         elif name == "simulated":
             parts.append("simulated")
     return " · ".join(parts)

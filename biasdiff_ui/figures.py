@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 import pandas as pd
 import streamlit as st
@@ -12,6 +11,7 @@ import streamlit as st
 from biasdiff_core.evaluation.statistics import wilson
 from biasdiff_core.results import MetricResult
 from biasdiff_core.review.decisions import Decision
+from biasdiff_core.review.design import Review
 from biasdiff_core.review.estimate import coverage_at, precision_at
 from biasdiff_ui.examples import Examples
 from biasdiff_ui.verdicts import VERDICTS, WORDS
@@ -19,7 +19,7 @@ from biasdiff_ui.verdicts import VERDICTS, WORDS
 STYLE_BASELINES = ("length", "unigram")
 
 
-def strip(examples: Examples, decisions: Mapping[str, Decision], verdicts: pd.Series, cut: int, percent: float) -> None:
+def strip(examples: Examples, decisions: Mapping[str, Decision], review: Review, verdicts: pd.Series, cut: int, percent: float) -> None:
     """Five figures: examples, candidates, decided, precision and coverage, style alarm."""
     columns = st.columns([2, 3, 3, 4, 5], gap="small")
     unranked = len(examples.corpus_ids) - len(examples.ids)
@@ -30,10 +30,10 @@ def strip(examples: Examples, decisions: Mapping[str, Decision], verdicts: pd.Se
     inspected = sum(decision.inspected for decision in decisions.values())
     parts = " · ".join(f"{counts[verdict]} {WORDS[verdict]}" for verdict in VERDICTS if counts[verdict])
     _figure(columns[2], "Decided", f"{len(decisions):,}", f"{parts} · {inspected} inspected" if parts else "nothing yet")
-    coverage, precision = figures_at(examples, decisions, cut)
+    coverage, precision = figures_at(examples, review, cut)
     source = "known labels" if examples.labelled else "estimated from inspected decisions"
     if not examples.labelled and coverage.value is None:
-        source += "; no coverage before some are inspected beyond the cut"
+        source += "; no coverage before some are drawn at random beyond the cut"
     value = f"{_share(precision)} · {_share(coverage)}"
     intervals = " · ".join(filter(None, (_interval(precision), _interval(coverage))))
     _figure(columns[3], "Precision · coverage", value, f"{intervals} {source}", help_=f"{precision.convention}\n\n{coverage.convention}")
@@ -55,31 +55,13 @@ def _interval(figure: MetricResult) -> str:
     return "" if figure.low is None or figure.high is None else f"[{figure.low:.2f}, {figure.high:.2f}]"
 
 
-def figures_at(examples: Examples, decisions: Mapping[str, Decision], cut: int) -> tuple[MetricResult, MetricResult]:
+def figures_at(examples: Examples, review: Review, cut: int) -> tuple[MetricResult, MetricResult]:
     """Coverage (Eq. 9) and precision (Eq. 10) at the cut: against known labels, else estimated from inspected decisions."""
     if not examples.labelled:
-        return estimates_at(examples, decisions, cut)
+        return coverage_at(review, cut), precision_at(review, cut)
     labels = examples.table["label"]
     found = int(labels.iloc[:cut].sum())
     return _of_labels("coverage", found, int(labels.sum())), _of_labels("precision", found, cut)
-
-
-def deepest_inspected(examples: Examples, decisions: Mapping[str, Decision]) -> int:
-    """The lowest place in the ranking that somebody has inspected, as a rank; 0 when there is none."""
-    return max((examples.place[id_] + 1 for id_, d in decisions.items() if d.inspected and id_ in examples.place), default=0)
-
-
-def estimates_at(examples: Examples, decisions: Mapping[str, Decision], cut: int) -> tuple[MetricResult, MetricResult]:
-    """Coverage and precision at the cut from inspected decisions; no coverage where nothing beyond the cut is inspected.
-
-    There it would be 1 whatever the corpus holds.
-    """
-    coverage, precision = coverage_at(decisions, examples.ids, cut), precision_at(decisions, examples.ids, cut)
-    if deepest_inspected(examples, decisions) <= cut:
-        coverage = replace(
-            coverage, value=None, low=None, high=None, convention="coverage is not known: nothing beyond the cut is inspected"
-        )
-    return coverage, precision
 
 
 def _of_labels(name: str, found: int, total: int) -> MetricResult:

@@ -20,7 +20,7 @@ from biasdiff_core.errors import BiasDiffError
 from biasdiff_core.model.source import locate, lora_settings
 from biasdiff_core.plan import predicted_cost
 from biasdiff_core.workspace.audits import default_workspace
-from biasdiff_ui.data_source import choose_column, choose_source, columns_of, show_preview, stamp
+from biasdiff_ui.data_source import TEXTS, choose_column, choose_source, columns_of, show_preview, stamp
 from biasdiff_ui.evaluation_form import choose_evaluation
 from biasdiff_ui.format import count, duration
 from biasdiff_ui.jobs_view import start_job
@@ -167,7 +167,7 @@ def _corpus_columns(path: str, columns: tuple[str, ...]) -> CorpusConfig:
     )
 
 
-TEXTS, PROMPTS = ("text", "sentence", "content"), ("prompt", "instruction", "question")
+PROMPTS = ("prompt", "instruction", "question")
 COMPLETIONS = ("completion", "response", "output", "answer")
 TAGS = {"label": ("label", "is_biased", "biased"), "source": ("source", "kind", "dataset"), "group": ("group",)}
 

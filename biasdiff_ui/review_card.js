@@ -82,7 +82,7 @@ class Card {
     if (!card) return; // nothing is shown, so nothing can be judged
     this.trail.push({ place: this.place, kind });
     this.place += 1;
-    this.log(kind, card.id, kind === "skip" ? "" : this.reason());
+    this.log(kind, card, kind === "skip" ? "" : this.reason());
     this.parts.reason.value = "";
     this.parts.note.value = "";
     this.draw();
@@ -92,7 +92,7 @@ class Card {
     const last = this.trail.pop();
     if (!last) return;
     this.place = last.place;
-    this.log(last.kind === "skip" ? "back" : "undo", this.card.id, "");
+    this.log(last.kind === "skip" ? "back" : "undo", this.card, "");
     this.draw();
   }
 
@@ -100,9 +100,11 @@ class Card {
     return [this.parts.reason.value, this.parts.note.value.trim()].filter(Boolean).join(": ");
   }
 
-  log(kind, example, reason) {
+  log(kind, card, reason) {
     this.number += 1;
-    this.pending.push({ number: this.number, kind, example, reason, place: this.place });
+    // What was shown at the press goes with it: the server may be at another queue when it arrives.
+    const shown = { example: card.id, drawn: card.drawn, queue: this.data.kind };
+    this.pending.push({ number: this.number, kind, reason, place: this.place, ...shown });
     this.send("log", { card: this.name, queue: this.queue, events: [...this.pending] });
   }
 
@@ -180,6 +182,8 @@ class Card {
 
   why(card) {
     const made = [];
+    if (card.given.length) made.push(element("h3", "", "Verdicts given"));
+    for (const [name, verdict, reason] of card.given) made.push(element("p", "probe", `${name}: ${verdict}${reason && `, ${reason}`}`));
     if (card.nearest.length) {
       const closest = element("p", "probe");
       for (const [piece, shared] of card.difference) closest.append(element("span", shared ? "shared" : "other", piece));

@@ -10,7 +10,8 @@ from typing import Any
 import streamlit as st
 
 from biasdiff_core.errors import ReviewError
-from biasdiff_core.review.decisions import DecisionLog
+from biasdiff_core.review.decisions import ADJUDICATION, DecisionLog
+from biasdiff_ui.auditors import given_records
 from biasdiff_ui.decide import PROBLEM, attempt
 from biasdiff_ui.examples import Examples
 from biasdiff_ui.review_events import acknowledged_number, fold_events, new_events, read_events, record_steps
@@ -31,10 +32,15 @@ _component = st.components.v2.component(
 
 
 def review_card(examples: Examples, log: DecisionLog, queue: Queue) -> None:
-    """Draw the card of the queue's current example and record what it sends."""
-    cards = window(examples, queue)
+    """Draw the card of the queue's current example and record what it sends. An adjudicator's card shows the verdicts given."""
+    settling = queue.kind == ADJUDICATION
+    cards = [
+        {**card, "drawn": card["id"] in queue.drawn, "given": given_records(log, card["id"]) if settling else []}
+        for card in window(examples, queue)
+    ]
     data = {
         "queue": queue.token,
+        "kind": queue.kind,
         "place": queue.place,
         "length": len(queue.ids),
         "cards": cards,
@@ -43,21 +49,21 @@ def review_card(examples: Examples, log: DecisionLog, queue: Queue) -> None:
         "verdicts": [[v, WORDS[v], KEYS[v], COLOURS[v], HELP[v]] for v in VERDICTS],
         "reasons": list(REASONS),
     }
-    _component(key=KEY, data=data, on_log_change=lambda: take_events(log, queue.kind))
+    _component(key=KEY, data=data, on_log_change=lambda: take_events(log))
 
 
-def take_events(log: DecisionLog, queue_kind: str) -> None:
+def take_events(log: DecisionLog) -> None:
     """Record the events that the card has sent (callback); what could not be recorded is not acknowledged, and comes again."""
     sent = (st.session_state[KEY] or {}).get("log")
     if not sent:
         return
     try:
-        record_events(log, sent, queue_kind)
+        record_events(log, sent)
     except ReviewError as error:
         st.session_state[PROBLEM] = error
 
 
-def record_events(log: DecisionLog, sent: Mapping[str, Any], queue_kind: str) -> None:
+def record_events(log: DecisionLog, sent: Mapping[str, Any]) -> None:
     """Record, acknowledge, and move on. `sent`: card, queue and events. Raises ReviewError."""
     card = str(sent["card"])
     acknowledged: dict[str, int] = st.session_state.setdefault(ACKNOWLEDGED, {})
@@ -66,7 +72,7 @@ def record_events(log: DecisionLog, sent: Mapping[str, Any], queue_kind: str) ->
     events = new_events(read_events(sent["events"]), acknowledged[card])
     if not events:
         return
-    balance = record_steps(log, fold_events(events), auditor(), card, queue_kind)
+    balance = record_steps(log, fold_events(events), auditor(), card)
     acknowledged[card] = events[-1].number
     st.session_state[DONE] = st.session_state.get(DONE, 0) + balance
     queue: Queue | None = st.session_state.get(QUEUE)
@@ -79,6 +85,8 @@ def native_buttons(log: DecisionLog, queue: Queue) -> None:
     id_ = queue.current
     if id_ is None:
         return
+    if queue.kind == ADJUDICATION:
+        st.text("\n".join(": ".join(filter(None, given)) for given in given_records(log, id_)))
     with st.container(horizontal=True, gap="small"):
         for verdict in VERDICTS:
             st.button(
@@ -91,7 +99,7 @@ def judge(log: DecisionLog, queue: Queue, id_: str, verdict: Verdict) -> None:
     """Record one verdict and go on to the next example (callback)."""
 
     def act() -> str:
-        log.decide(id_, verdict, auditor(), st.session_state.get("native-reason", ""), {"queue": queue.kind})
+        log.decide(id_, verdict, auditor(), st.session_state.get("native-reason", ""), queue.origin([id_]))
         st.session_state[DONE] = st.session_state.get(DONE, 0) + 1
         _move_on(queue, id_)
         return f"Recorded: {WORDS[verdict]}."

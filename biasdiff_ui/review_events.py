@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 
 from biasdiff_core.errors import ReviewError
 from biasdiff_core.review.decisions import VERDICTS, Action, Decision, DecisionLog, Verdict
+from biasdiff_core.review.design import origin
 
 Move = Literal["skip", "back", "undo"]  # `back`: over a skipped card, which has no decision to take back
 KINDS = (*VERDICTS, *get_args(Move))
@@ -19,20 +20,28 @@ MAX_REASON = 500
 
 @dataclass(frozen=True, kw_only=True)
 class Event:
-    """One press. `number`: from 1, one card's presses in order. `place`: where in the queue the card goes on after it."""
+    """One press. `number`: from 1, one card's presses in order. `place`: where in the queue the card goes on after it.
+
+    `queue`, `drawn`: the kind of the queue that was shown at the press, which the server may have left by now, and whether the example
+    was drawn at random for it.
+    """
 
     number: int
     kind: str
     example: str
     place: int
+    queue: str
+    drawn: bool = False
     reason: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Judge:
-    """Verdicts pressed one after another: recorded as one action. `last`: number of the last event in it."""
+    """Verdicts pressed one after another in a queue: recorded as one action. `drawn`: ids; `last`: number of the last event in it."""
 
     judged: tuple[tuple[str, Verdict, str], ...]
+    queue: str
+    drawn: frozenset[str] = frozenset()
     last: int
 
 
@@ -55,6 +64,8 @@ def read_events(sent: Iterable[Mapping[str, Any]]) -> list[Event]:
                 kind=event["kind"],
                 example=str(event["example"]),
                 place=int(event["place"]),
+                queue=str(event["queue"]),
+                drawn=event.get("drawn") is True,
                 reason=str(event.get("reason", ""))[:MAX_REASON],
             )
             for event in sent
@@ -76,21 +87,27 @@ def new_events(events: Iterable[Event], acknowledged: int) -> list[Event]:
 def fold_events(events: Sequence[Event]) -> list[Step]:
     """What is to be recorded for new events, in order.
 
-    Verdicts in a row are one step. An undo of a verdict that is not recorded yet removes it; of an older one it takes it back.
+    Verdicts in a row, of one queue, are one step. An undo of a verdict that is not recorded yet removes it; of an older one it takes it
+    back.
     """
     steps: list[Step] = []
-    run: dict[str, tuple[str, Verdict, str]] = {}
-    last = 0
+    run: dict[str, Event] = {}
 
     def close() -> None:
         if run:
-            steps.append(Judge(judged=tuple(run.values()), last=last))
+            pressed = list(run.values())
+            judged = tuple((event.example, event.kind, event.reason) for event in pressed)
+            drawn = frozenset(event.example for event in pressed if event.drawn)
+            steps.append(Judge(judged=judged, queue=pressed[-1].queue, drawn=drawn, last=last))
             run.clear()
 
+    last = 0
     for event in events:
         if event.kind in VERDICTS:
+            if any(earlier.queue != event.queue for earlier in run.values()):
+                close()
             run.pop(event.example, None)
-            run[event.example] = (event.example, event.kind, event.reason)
+            run[event.example] = event
             last = event.number
         elif event.kind == "undo" and run.pop(event.example, None) is None:
             close()
@@ -105,12 +122,13 @@ def acknowledged_number(actions: Iterable[Action], card: str) -> int:
     return max(numbers, default=0)
 
 
-def record_steps(log: DecisionLog, steps: Sequence[Step], auditor: str, card: str, queue: str) -> int:
+def record_steps(log: DecisionLog, steps: Sequence[Step], auditor: str, card: str) -> int:
     """Write the steps to the log; how many verdicts were recorded less those taken back. Raises ReviewError."""
     balance = 0
     for step in steps:
         if isinstance(step, Judge):
-            log.decide_each(step.judged, auditor, {"queue": queue, "card": card, "last": step.last})
+            came_from = origin(step.queue, [id_ for id_, _, _ in step.judged], step.drawn, seed=log.audit_id)
+            log.decide_each(step.judged, auditor, {**came_from, "card": card, "last": step.last})
             balance += len(step.judged)
         else:
             balance -= _take_back(log, step.example, auditor, card)
@@ -122,16 +140,17 @@ def _take_back(log: DecisionLog, example: str, auditor: str, card: str) -> int:
 
     Nothing happens when there is no such verdict, so that an undo that is sent twice counts once.
     """
-    current = log.current()
-    decision = current.get(example)
-    if decision is None or not _of_card(decision, auditor, card):
+    # Somebody else may have decided on the same example meanwhile, so what holds does not suffice.
+    own = log.by_auditor().get(auditor, {}) | {id_: held for id_, held in log.current().items() if held.auditor == auditor}
+    decision = own.get(example)
+    if decision is None or not _of_card(decision, card):
         return 0
-    rest = [d for d in current.values() if d.action_id == decision.action_id and d.example_id != example]
+    rest = [d for d in own.values() if d.action_id == decision.action_id and d.example_id != example]
     if rest:
         log.decide_each([(d.example_id, d.verdict, d.reason) for d in rest], auditor, decision.selection)
     log.undo(auditor, decision.action_id)
     return 1
 
 
-def _of_card(decision: Decision, auditor: str, card: str) -> bool:
-    return decision.auditor == auditor and bool(decision.selection) and (decision.selection or {}).get("card") == card
+def _of_card(decision: Decision, card: str) -> bool:
+    return (decision.selection or {}).get("card") == card

@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
 
 import streamlit as st
 
-from biasdiff_core.review.decisions import Decision
+from biasdiff_core.review.decisions import ADJUDICATION, Decision
+from biasdiff_core.review.design import EVERY, mixed_order, origin, uniform_order
 from biasdiff_ui.examples import Examples
+from biasdiff_ui.state import auditor
 from biasdiff_ui.why import card_record, evidence
 
-Kind = Literal["undecided", "not inspected"]
-KINDS: Mapping[Kind, str] = {"undecided": "undecided, by rank", "not inspected": "undecided or labelled in bulk, by rank"}
+Kind = Literal["mixed", "random", "undecided", "not inspected", "assigned", "second review", "disagreements"]
+KINDS: Mapping[Kind, str] = {
+    "mixed": f"by rank, one in {EVERY} at random",
+    "random": "at random",
+    "undecided": "undecided, by rank",
+    "not inspected": "undecided or labelled in bulk, by rank",
+    "assigned": f"assigned to me, one in {EVERY} at random",
+    "second review": "second review (blind), by rank",
+    ADJUDICATION: "disagreements, by rank",
+}
+MIXED: tuple[Kind, ...] = ("mixed", "assigned")
 STATE = "review-queue"
 PREFETCH = 200
 WINDOW = 50  # the first card sent moves in such steps
@@ -24,16 +35,21 @@ LETTERS = 300_000  # of all cards sent at once
 
 @dataclass(frozen=True, kw_only=True)
 class Queue:
-    """`token` names this making of it; `place`: the card that the server holds to be the current one."""
+    """`token` names this making of it; `drawn`: those drawn at random; `place`: the card that the server holds to be the current one."""
 
     token: str
-    made_of: tuple[str, str, Kind]
+    made_of: tuple[str, str, str, Kind]
     ids: tuple[str, ...]
+    drawn: frozenset[str]
     place: int = 0
 
     @property
     def kind(self) -> Kind:
-        return self.made_of[2]
+        return self.made_of[-1]
+
+    def origin(self, ids: Collection[str]) -> dict[str, Any]:
+        """What is recorded of how these came to be shown."""
+        return origin(self.kind, ids, self.drawn, seed=self.made_of[0])
 
     @property
     def current(self) -> str | None:
@@ -47,12 +63,20 @@ def queue_ids(ranking: Sequence[str], decisions: Mapping[str, Decision], kind: K
     return tuple(id_ for id_ in ranking if id_ not in decisions or not decisions[id_].inspected)
 
 
-def open_queue(audit_id: str, examples: Examples, decisions: Mapping[str, Decision], kind: Kind) -> Queue:
-    """The session's queue; made anew only for another audit, ranking or kind, or after `refresh`."""
+def in_order(ids: tuple[str, ...], kind: Kind, seed: str) -> tuple[tuple[str, ...], frozenset[str]]:
+    """Ids in the order in which a queue of this kind shows them, and which are drawn at random. `ids`: best rank first."""
+    if kind == "random":
+        return uniform_order(ids, seed), frozenset(ids)
+    return mixed_order(ids, seed) if kind in MIXED else (ids, frozenset())
+
+
+def open_queue(audit_id: str, examples: Examples, kind: Kind, ids: Callable[[], tuple[str, ...]]) -> Queue:
+    """The session's queue; made anew, of `ids()`, only for another audit, ranking, auditor or kind, or after `refresh`."""
     queue: Queue | None = st.session_state.get(STATE)
-    made_of = (audit_id, examples.key, kind)
+    made_of = (audit_id, examples.key, auditor(), kind)
     if queue is None or queue.made_of != made_of:
-        queue = Queue(token=uuid.uuid4().hex[:12], made_of=made_of, ids=queue_ids(examples.ids, decisions, kind))
+        ordered, drawn = in_order(ids(), kind, seed=audit_id)
+        queue = Queue(token=uuid.uuid4().hex[:12], made_of=made_of, ids=ordered, drawn=drawn)
         st.session_state[STATE] = queue
     return queue
 

@@ -7,12 +7,12 @@ from streamlit.navigation.page import StreamlitPage
 
 from biasdiff_core.audit import Audit
 from biasdiff_core.workspace.audits import default_workspace, list_audits
+from biasdiff_ui.login import draw_identity, require_login
 from biasdiff_ui.notices import errors_shown
 from biasdiff_ui.state import STATE, choose_audit, current_audit
 from biasdiff_ui.timeline import draw_timeline, standing
 
 PICKER = "audit_picker"
-NAME = "auditor_name"
 WARNING = (
     "The texts of a corpus and its probes can be hurtful: they may hold stereotypes, slurs and insults. "
     "They are shown as they are, since they have to be judged."
@@ -20,7 +20,8 @@ WARNING = (
 
 
 def sidebar(pages: dict[str, StreamlitPage]) -> None:
-    """Draw the sidebar."""
+    """Draw the sidebar; where a login is required and lacking, that alone."""
+    require_login()
     audit = current_audit()
     with st.sidebar:
         _pick(audit)
@@ -32,7 +33,7 @@ def sidebar(pages: dict[str, StreamlitPage]) -> None:
             with errors_shown():
                 draw_timeline(standing(audit))
             st.divider()
-        _ask_name()
+        draw_identity()
     _warn_once()
 
 
@@ -44,18 +45,6 @@ def _pick(audit: Audit | None) -> None:
     st.session_state[STATE.audit] = audit.folder.id
     st.session_state[PICKER] = audit.folder.id
     st.selectbox("Audit", ids, key=PICKER, on_change=lambda: choose_audit(st.session_state[PICKER]))
-
-
-def _ask_name() -> None:
-    """The name is kept under a key of its own: a widget's entry goes when a page does not draw it."""
-    st.session_state.setdefault(NAME, st.session_state.get(STATE.auditor, ""))
-    st.session_state[STATE.auditor] = st.text_input(
-        "Your name",
-        key=NAME,
-        placeholder="needed to decide and to mitigate",
-        max_chars=80,
-        help="Stands in the record beside each of your decisions.",
-    )
 
 
 def _warn_once() -> None:

@@ -1,11 +1,13 @@
-"""What the model learned from: counts, duplicates, leakage of probes, search."""
+"""What the model learned from: counts, duplicates, leakage of probes, groups, search; and corpora built from recipes."""
 
 import streamlit as st
 
 from biasdiff_core.corpus.probes import LeakageReport
 from biasdiff_core.corpus.summary import CorpusReport
 from biasdiff_ui.boot import require_boot
+from biasdiff_ui.corpus_build import build_corpus
 from biasdiff_ui.corpus_view import counts, findings, search
+from biasdiff_ui.group_coverage import group_coverage
 from biasdiff_ui.loaders import record, table
 from biasdiff_ui.notices import errors_shown
 from biasdiff_ui.state import current_audit
@@ -15,10 +17,7 @@ require_boot("corpus")
 
 audit = current_audit()
 at = opening("Corpus", audit)
-if audit is not None and at is not None:
-    if not at.plan["probes"].done:
-        st.info("The corpus is shown here once the analysis has read it.")
-        st.stop()
+if audit is not None and at is not None and at.plan["probes"].done:
     with errors_shown():
         corpus, probes = audit.artefact("corpus"), audit.artefact("probes")
         rows = table(corpus, "corpus.parquet")
@@ -28,4 +27,8 @@ if audit is not None and at is not None:
         st.text(report.source)
         counts(report, rows)
         findings(report, rows, LeakageReport.from_json(of_probes["leakage"]), table(probes, "probes.parquet"), of_probes["notes"])
+        group_coverage(audit, corpus.key, rows)
         search(rows)
+elif at is not None:
+    st.info("The corpus is shown here once the analysis has read it.")
+build_corpus()

@@ -6,6 +6,7 @@ from typing import get_args
 
 import streamlit as st
 
+from biasdiff_ui.auditors import seen
 from biasdiff_ui.boot import require_boot
 from biasdiff_ui.curves import cut_size, draw_curves
 from biasdiff_ui.decide import (
@@ -18,6 +19,7 @@ from biasdiff_ui.decide import (
     verdict_buttons,
     verdict_column,
 )
+from biasdiff_ui.estimates import review_of
 from biasdiff_ui.examples import load_examples
 from biasdiff_ui.explore_map import MAX_POINTS, ColourBy, classes, draw_map, drawn
 from biasdiff_ui.figures import strip
@@ -41,7 +43,7 @@ if audit is None or examples is None:
 log = decision_log(audit, examples)
 decisions, actions = log.current(), log.actions()
 table = examples.table
-verdicts = verdict_column(examples, decisions)
+verdicts = verdict_column(examples, seen(log, examples))
 show_outcome()
 
 where, figures, slider, views, bar, below = (st.container() for _ in range(6))
@@ -67,7 +69,7 @@ where.markdown(
     + (": judge them one by one in Review, or in bulk below." if undecided else ".")
 )
 with figures:
-    strip(examples, decisions, verdicts, cut, percent)
+    strip(examples, decisions, review_of(examples, log), verdicts, cut, percent)
 
 areas: list[dict[str, object]] = []
 with views:

@@ -21,7 +21,7 @@ from biasdiff_ui.state import STATE
 from tests.tiny_audit import QUESTIONS, write_corpus, write_held_out, write_pairs, write_probes, write_questions
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = ("audits", "corpus", "explore", "review", "mitigate", "compare")
+PAGES = ("audits", "corpus", "probes", "explore", "review", "mitigate", "compare")
 
 
 def open_page(page: str, **state: object) -> AppTest:
@@ -58,7 +58,7 @@ def test_every_page_opens_on_a_finished_audit(name: str, finished_workspace: Pat
     assert list_audits(finished_workspace)[0].id in [box.value for box in app.sidebar.selectbox]
 
 
-@pytest.mark.parametrize("name", ["corpus", "mitigate", "compare"])
+@pytest.mark.parametrize("name", ["corpus", "probes", "mitigate", "compare"])
 def test_pages_wait_for_an_analysis_that_has_not_run(name: str, workspace: Path, finished_audit: Audit) -> None:
     Audit.from_config(finished_audit.config, workspace)
     app = open_page(name)

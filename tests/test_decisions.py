@@ -6,6 +6,7 @@ import csv
 import json
 import multiprocessing
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -355,6 +356,24 @@ def test_unreadable_files_and_suffixes_are_refused(log: DecisionLog, tmp_path: P
 
 
 # Many at once
+
+
+def test_ten_threads_of_one_log_lose_no_decision(log: DecisionLog) -> None:
+    """As the app's sessions do: one log object, ten auditors, each decision an action; and it is read while they write."""
+
+    def decide_200(auditor: int) -> None:
+        for number in range(200):
+            log.decide(f"e{200 * auditor + number}", VERDICTS[number % 4], f"auditor{auditor}")
+            if number % 50 == 0:
+                log.current()
+
+    with ThreadPoolExecutor(10) as threads:
+        for done in [threads.submit(decide_200, auditor) for auditor in range(10)]:
+            done.result()  # raises what the thread raised
+    assert _verdicts(log) == {f"e{number}": VERDICTS[number % 200 % 4] for number in range(2000)}
+    assert {auditor: len(held) for auditor, held in log.by_auditor().items()} == {f"auditor{n}": 200 for n in range(10)}
+    assert log.head()[0] == 2000
+    assert log.verify() == []
 
 
 def _decide_50(folder: str, auditor: str) -> None:

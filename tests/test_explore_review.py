@@ -15,20 +15,24 @@ from streamlit.testing.v1 import AppTest
 from biasdiff_core.audit import Audit
 from biasdiff_core.errors import ReviewError
 from biasdiff_core.results import MetricResult
-from biasdiff_core.review.decisions import SIMULATED_AUDITOR, VERDICTS, Decision, DecisionLog, Verdict
+from biasdiff_core.review.decisions import SIMULATED_AUDITOR, VERDICTS, DecisionLog
+from biasdiff_core.review.design import mixed_order, uniform_order
+from biasdiff_core.review.suggest import StopHint
 from biasdiff_core.workspace.audits import WORKSPACE_VARIABLE
 from biasdiff_core.workspace.database import database
 from biasdiff_ui.decide import PENDING, origin_words
+from biasdiff_ui.estimates import next_words, stop_words
 from biasdiff_ui.examples import Examples
 from biasdiff_ui.explore_map import classes, drawn
-from biasdiff_ui.figures import estimates_at, style_alarm
+from biasdiff_ui.figures import figures_at, style_alarm
 from biasdiff_ui.filters import Filter, score_bounds
 from biasdiff_ui.lasso import area_record, inside_areas, inside_polygon
 from biasdiff_ui.review_events import Event, Judge, TakeBack, acknowledged_number, fold_events, new_events, read_events, record_steps
-from biasdiff_ui.review_queue import queue_ids
+from biasdiff_ui.review_queue import KINDS, in_order, queue_ids
 from biasdiff_ui.verdicts import UNDECIDED
 from biasdiff_ui.why import word_difference
 from tests.reference.lasso_slow import inside_polygon_slow
+from tests.reviews import review
 from tests.undecided import undecided_audit
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -177,8 +181,36 @@ def test_native_buttons_decide_the_shown_example_and_go_on(audit: Audit) -> None
         ids[2]: ("not_biased", True, "Ana"),
     }
     assert decisions[ids[0]].reason == "stereotype"
-    assert decisions[ids[0]].selection == {"queue": "undecided"}
+    assert decisions[ids[0]].selection == {"queue": "mixed"}
     assert "**2 decisions** in this session" in said(app)
+
+
+def test_what_is_drawn_at_random_is_recorded_as_such(audit: Audit) -> None:
+    app = open_page(audit, "review", native=True)
+    ids, drawn = mixed_order(audit.ranking()["id"].tolist(), audit.folder.id)
+    for _ in range(5):
+        press(app, "native-not_biased")
+    decisions = audit.log.current()
+    assert set(decisions) == set(ids[:5])
+    expected = {id_: {"queue": "mixed"} for id_ in ids[:4]} | {ids[4]: {"queue": "mixed", "drawn": [ids[4]], "seed": audit.folder.id}}
+    assert ids[4] in drawn
+    assert {id_: d.selection for id_, d in decisions.items()} == expected
+
+
+def test_the_estimates_stand_below_the_card(audit: Audit) -> None:
+    app = open_page(audit, "review", native=True)
+    assert "Precision" not in said(app)  # nothing is inspected
+    for _ in range(10):
+        press(app, "native-biased")
+    assert "Biased: **10 found**" in said(app)
+    # All 10 inspected are biased: rate 10.5 / 11 about every rank. The mean of 30 more is 28.6, the median 30 (beta-binomial).
+    assert "Review 30 more → about **30 [" in said(app)
+    assert "Not yet: that at least 95 % of the biased examples are found, with 95 % confidence, takes" in said(app)
+    assert f"Go on with the queue *{KINDS['mixed']}*" in said(app)
+    audit.log.decide_each([(id_, "not_biased", "") for id_ in audit.ranking()["id"] if id_ not in audit.log.current()], "Ana")
+    app.run()
+    assert "**10 found**, **0 [0, 0] left**" in said(app)
+    assert "**Enough: at least 95 %" in said(app)
 
 
 def test_the_queue_is_frozen_until_it_is_refreshed(audit: Audit) -> None:
@@ -268,22 +300,18 @@ def test_style_alarm_sounds_when_intervals_overlap() -> None:
     assert style_alarm({})[0] == "not known"
 
 
-def test_no_coverage_is_claimed_where_nothing_beyond_the_cut_is_inspected() -> None:
+def test_without_labels_the_figures_are_those_of_the_review() -> None:
     examples = unlabelled("abcdefgh")
-    decisions = {"a": decision("a", "biased"), "b": decision("b", "not_biased"), "c": decision("c", "biased")}
-    coverage, precision = estimates_at(examples, decisions, cut=4)
-    assert (coverage.value, precision.value, precision.n) == (None, 2 / 3, 3)
-    coverage, _ = estimates_at(examples, decisions, cut=2)  # of the 2 biased ones found, 1 lies within
-    assert (coverage.value, coverage.n) == (0.5, 2)
+    by_rank = [(0, True, False), (1, False, False), (2, True, False)]
+    coverage, precision = figures_at(examples, review(8, by_rank), cut=3)
+    assert (coverage.value, precision.value, precision.n) == (None, 2 / 3, 3)  # nothing is drawn beyond the cut
+    coverage, _ = figures_at(examples, review(8, [*by_rank, *[(place, False, True) for place in range(3, 8)]]), cut=2)
+    assert coverage.value == pytest.approx(0.5)  # all is inspected: of the 2 biased ones 1 lies within
 
 
 def unlabelled(ids: str) -> Examples:
     table = pd.DataFrame({"rank": range(1, len(ids) + 1), "id": list(ids), "label": np.nan})
     return Examples(key="k", corpus_ids=tuple(ids), table=table, probes={}, top_probes=pd.DataFrame(), detection={}, duplicates={})
-
-
-def decision(id_: str, verdict: Verdict) -> Decision:
-    return Decision(example_id=id_, verdict=verdict, auditor="Ana", reason="", created="", inspected=True, action_id="1", selection=None)
 
 
 def test_word_difference_by_hand() -> None:
@@ -308,11 +336,11 @@ def test_origin_in_words() -> None:
 
 
 def event(number: int, kind: str, example: str, place: int = 0) -> Event:
-    return Event(number=number, kind=kind, example=example, place=place)
+    return Event(number=number, kind=kind, example=example, place=place, queue=QUEUE)
 
 
 def judged(*pairs: tuple[str, str], last: int) -> Judge:
-    return Judge(judged=tuple((example, verdict, "") for example, verdict in pairs), last=last)  # type: ignore[misc]
+    return Judge(judged=tuple((example, verdict, "") for example, verdict in pairs), queue=QUEUE, last=last)  # type: ignore[misc]
 
 
 def test_verdicts_in_a_row_are_one_action() -> None:
@@ -341,7 +369,7 @@ def test_what_no_card_sends_is_refused(sent: Any) -> None:
     with pytest.raises(ReviewError, match="cannot be read"):
         read_events(sent)
     with pytest.raises(ReviewError, match="'shout'"):
-        read_events([{"number": 1, "kind": "shout", "example": "a", "place": 0}])
+        read_events([{"number": 1, "kind": "shout", "example": "a", "place": 0, "queue": QUEUE}])
 
 
 @pytest.fixture
@@ -352,7 +380,7 @@ def log(tmp_path: Path) -> DecisionLog:
 def send(log: DecisionLog, *events: Event) -> int:
     """What a server does that remembers nothing: it knows what is recorded from the log alone."""
     fresh = new_events(events, acknowledged_number(log.actions(), CARD))
-    return record_steps(log, fold_events(fresh), "Ana", CARD, QUEUE)
+    return record_steps(log, fold_events(fresh), "Ana", CARD)
 
 
 def test_a_log_sent_again_is_recorded_once(log: DecisionLog) -> None:
@@ -412,6 +440,27 @@ def test_any_batching_of_presses_ends_alike(keys: list[str], cuts: list[int]) ->
             else:
                 recorded.pop(step.example)
     assert recorded == expected
+
+
+def test_queues_mix_or_draw_what_is_not_inspected(log: DecisionLog) -> None:
+    log.decide("c", "biased", "Ana")
+    log.decide_many(["a", "d"], "biased", "Ana")
+    left = queue_ids("dcba", log.current(), "mixed")
+    assert left == queue_ids("dcba", log.current(), "random") == ("d", "b", "a")
+    assert in_order(left, "mixed", "s") == mixed_order(left, "s")
+    assert in_order(left, "assigned", "s") == mixed_order(left, "s")
+    assert in_order(left, "random", "s") == (uniform_order(left, "s"), frozenset(left))
+    assert in_order(left, "undecided", "s") == (left, frozenset())
+
+
+def test_the_stop_hint_in_words() -> None:
+    hint = StopHint(target=0.9, confidence=0.95, evidence=3.0, draws=1)
+    assert stop_words(hint).startswith(
+        "Not yet: that at least 90 % of the biased examples are found, with 95 % confidence, takes 1 example more"
+    )
+    assert stop_words(StopHint(target=0.9, confidence=0.95, evidence=30.0, draws=0)).startswith("**Enough: at least 90 %")
+    spent = review(200, [*[(place, False, False) for place in range(100)], *[(place, False, True) for place in range(100, 150, 5)]])
+    assert f"the queue *{KINDS['random']}*" in next_words(spent)
 
 
 def test_the_queue_holds_what_is_left_by_rank(log: DecisionLog) -> None:

@@ -27,6 +27,9 @@ READING_SIDE = [
     "biasdiff_core.attribution.ranking",
     "biasdiff_core.attribution.baselines",
     "biasdiff_core.attribution.map2d",
+    "biasdiff_core.attribution.nearness",
+    "biasdiff_core.attribution.probe_quality",
+    "biasdiff_core.probe_report",
     "biasdiff_core.model.source",
     *(
         f"biasdiff_core.{package}.{path.stem}"
@@ -144,6 +147,9 @@ def skeleton(folder: Path) -> Path:
     (folder / "biasdiff_core/attribution/index.py").write_text("import faiss\n")
     (folder / "biasdiff_core/attribution/map2d.py").write_text("import umap\n")
     (folder / "biasdiff_core/evaluation/lm_harness.py").write_text("import lm_eval\n")
+    (folder / "biasdiff_core/corpus/generation").mkdir()
+    (folder / "biasdiff_core/corpus/generation/__init__.py").write_text("")
+    (folder / "biasdiff_core/corpus/generation/client.py").write_text("import openai\n")
     (folder / ".importlinter").write_text(contracts())
     return folder
 
@@ -164,6 +170,7 @@ def test_a_sound_skeleton_keeps_the_contracts(tmp_path: Path) -> None:
         ("review", "import faiss", "faiss is imported in one module"),
         ("pipeline", "import umap", "umap is imported in one module"),
         ("plan", "import lm_eval", "lm_eval is imported in one module"),
+        ("corpus", "import openai", "openai is imported in one module"),
     ],
 )
 def test_a_broken_contract_is_caught(tmp_path: Path, module: str, line: str, broken: str) -> None:

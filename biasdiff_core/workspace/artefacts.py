@@ -39,6 +39,7 @@ FORMATS: Mapping[str, int] = {
     "scores": 1,
     "ranking": 1,
     "map2d": 1,
+    "nearness": 1,
     "removal": 1,
     "mitigation": 1,
     "evaluation": 1,

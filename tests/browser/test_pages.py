@@ -13,7 +13,15 @@ from biasdiff_core.workspace.audits import list_audits
 from tests.browser.conftest import Server
 
 pytestmark = pytest.mark.browser
-PAGES = {"": "Audits", "corpus": "Corpus", "explore": "Explore", "review": "Review", "mitigate": "Mitigate", "compare": "Compare"}
+PAGES = {
+    "": "Audits",
+    "corpus": "Corpus",
+    "probes": "Probes",
+    "explore": "Explore",
+    "review": "Review",
+    "mitigate": "Mitigate",
+    "compare": "Compare",
+}
 PATIENCE = 60_000
 
 

@@ -10,6 +10,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from biasdiff_core.audit import Audit
+from biasdiff_core.review.design import mixed_order
 from tests.browser.conftest import Server
 from tests.undecided import undecided_audit
 
@@ -56,7 +57,7 @@ def holding(audit: Audit) -> dict[str, str]:
 
 
 def test_twenty_fast_keys_lose_nothing(review: Page, undecided: Audit) -> None:
-    ids = undecided.ranking()["id"].tolist()
+    ids, _ = mixed_order(undecided.ranking()["id"].tolist(), undecided.folder.id)
     keys = "bnbiu" * 4
     for key in keys:
         review.keyboard.press(key)

@@ -1,0 +1,80 @@
+"""The form that builds a corpus or probing set from a recipe into the workspace, shows its card, and hands it to a new audit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import streamlit as st
+
+from biasdiff_core.corpus.card import Built, card_path, read_card
+from biasdiff_core.corpus.catalogue import Source, chosen_source
+from biasdiff_core.corpus.indicators import INDICATORS
+from biasdiff_core.corpus.mixes import CUSTOM, Ratio, parse_ratio
+from biasdiff_core.corpus.recipes import RECIPES, build, described
+from biasdiff_core.errors import BiasDiffError
+from biasdiff_core.workspace.audits import default_workspace
+from biasdiff_ui.data_source import TEXTS, choose_column, choose_source, columns_of, preset_path
+from biasdiff_ui.notices import errors_shown, plain, show_error
+
+FOLDER = "corpora"
+BUILT = "recipe_built"
+
+
+def build_corpus() -> None:
+    """Draw the form; of the file built last in this session, its card and the way into a new audit."""
+    with st.expander("Build a corpus or probing set from a recipe", expanded=BUILT in st.session_state):
+        rows = dict(zip(RECIPES, described(), strict=True))
+        name = st.selectbox("Recipe", list(rows), format_func=lambda one: rows[one]["recipe"], key="recipe")
+        st.markdown(plain(f"{rows[name]['makes'].capitalize()}: {rows[name]['about']}."))
+        if rows[name]["files"]:
+            st.caption(plain(f"Made of {rows[name]['files']} in the folder $BIASDIFF_DATA; licences: {rows[name]['licences']}."))
+        seed = int(st.number_input("Seed", min_value=0, step=1, key="recipe_seed"))
+        with errors_shown():
+            ratio = None if name in INDICATORS else _ratio(rows[name]["ratio"])
+            biased, neutral = (_source("biased", 1), _source("neutral", 0)) if name == CUSTOM else (None, None)
+            if st.button("Build into the workspace", key="recipe_build", disabled=name == CUSTOM and None in (biased, neutral)):
+                st.session_state[BUILT] = str(_stored(build(name, seed=seed, ratio=ratio, biased=biased, neutral=neutral)))
+        if BUILT in st.session_state:
+            with errors_shown():
+                _built(Path(st.session_state[BUILT]))
+
+
+def _ratio(default: str) -> Ratio | None:
+    written = st.text_input(f"Biased to neutral rows (of the recipe: {default})", key="recipe_ratio", placeholder=default).strip()
+    return parse_ratio(written) if written else None
+
+
+def _source(side: str, label: int) -> Source | None:
+    """A source of the recipe custom; None until one is chosen."""
+    path = choose_source(
+        f"{side} texts", f"recipe_{side}", "CSV, TSV, JSONL, Parquet, a folder saved by `datasets`, or an id such as owner/name."
+    )
+    if path is None:
+        return None
+    try:
+        columns, _ = columns_of(path, "corpus.csv")
+    except BiasDiffError as error:
+        show_error(error)
+        return None
+    return chosen_source(path, str(choose_column(f"Column of the {side} texts", columns, f"recipe_{side}_text", TEXTS)), label)
+
+
+def _stored(built: Built) -> Path:
+    """The file in the workspace, named by its content: what an audit was made from never changes under it."""
+    target = default_workspace() / FOLDER / f"{built.card.recipe}-{built.card.digest[:12]}.csv"
+    if not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        card_path(target).unlink(missing_ok=True)  # of a build that was killed before its file was there
+        built.write(target)
+    return target
+
+
+def _built(path: Path) -> None:
+    card = read_card(path)
+    st.text(str(path))
+    st.markdown("  \n".join(plain(line) for line in card.lines()))
+    what = "probes" if card.recipe in INDICATORS else "corpus"
+    if st.button(f"Use as the {what} of a new audit", key="recipe_use"):
+        preset_path(f"new_{what}", str(path))
+        st.session_state["new_audit_open"] = True
+        st.switch_page("pages/audits.py")
