@@ -127,7 +127,7 @@ def probe_rows(probes: ProbeSet, quality: ProbeQuality) -> pd.DataFrame:
 
 def probe_table(rows: pd.DataFrame) -> None:
     """The probes, by bias type or only those with a remark, a page at a time."""
-    st.subheader("Probes")
+    st.subheader("Each probe with its twin")
     with st.container(horizontal=True, vertical_alignment="center"):
         kinds = [EVERY, *sorted(rows["bias type"].unique())]
         kind = st.selectbox("Bias type", kinds, key="probes_type", label_visibility="collapsed", width=240)

@@ -21,9 +21,10 @@ def second_reviews(
     ids: Sequence[str], assignment: Assignment, auditor: str, verdicts: Mapping[str, Mapping[str, Decision]]
 ) -> tuple[str, ...]:
     """Of `ids`, in order, what others have inspected and the auditor has not; with an assignment, only what is theirs to review."""
-    others = {id_ for name, held in verdicts.items() if name != auditor for id_ in held}
-    mine = set(still_to_review(assignment, auditor, verdicts)) if assignment else others - verdicts.get(auditor, {}).keys()
-    return tuple(id_ for id_ in ids if id_ in others & mine)
+    second = {id_ for held in verdicts.values() for id_ in held} - verdicts.get(auditor, {}).keys()
+    if assignment:
+        second &= set(still_to_review(assignment, auditor, verdicts))
+    return tuple(id_ for id_ in ids if id_ in second)
 
 
 def visible(decisions: Mapping[str, Decision], auditor: str, to_review: Collection[str]) -> dict[str, Decision]:

@@ -9,7 +9,7 @@ the number left is then beta-binomial, too (Ericson 1969; against exact interval
 A figure is the posterior median with the equal-tailed 95 % interval; `python -m benchmarks.review` measures how often these hold.
 
 The interval is for one look, at a review that ends by plan or by what the ranks yield. Whoever looks again and again, and stops where it
-pleases, has less than 95 %; the stop hint (`suggest`) keeps its assurance under that use.
+pleases, may have less than 95 %; the stop hint (`suggest`) keeps its assurance under that use.
 """
 
 from __future__ import annotations
