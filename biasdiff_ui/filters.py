@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil, floor, log10
+from sys import float_info
 from typing import Any
 
 import numpy as np
@@ -99,5 +100,7 @@ def score_bounds(scores: Sequence[float] | np.ndarray) -> tuple[float, float, fl
     if lowest == highest:
         return lowest, highest, 1.0
     digits = 2 - floor(log10(highest - lowest))
-    step = 10.0**-digits
-    return round(floor(lowest / step) * step, max(0, digits)), round(ceil(highest / step) * step, max(0, digits)), step
+    step = max(10.0**-digits, float_info.min)  # of scores that differ by less, the power of ten would be 0
+    low, high = floor(lowest / step) * step, ceil(highest / step) * step
+    # Of a whole step, but for scores so small beside it that rounding would leave them outside.
+    return min(lowest, round(low, max(0, digits))), max(highest, round(high, max(0, digits))), step
