@@ -20,7 +20,7 @@ from benchmarks.probing_sets import probing_set
 from benchmarks.record import require_data
 from biasdiff_core.attribution.ranking import detection_curve, selected_count
 from biasdiff_core.audit import Audit
-from biasdiff_core.cli_common import shown_progress
+from biasdiff_core.cli_common import progress_bar
 from biasdiff_core.config import (
     AuditConfig,
     CorpusConfig,
@@ -50,12 +50,11 @@ from biasdiff_core.evaluation.statistics import Estimate, Share, pooled_differen
 from biasdiff_core.evaluation.suites import PAIRS_FILE
 from biasdiff_core.pipeline import Pipeline
 from biasdiff_core.review.simulate import decide_from_labels
-from biasdiff_core.workspace.artefacts import Artefact, open_artefact
+from biasdiff_core.workspace.artefacts import Artefact, is_complete, open_artefact, write_atomic
 
 Scope = Literal["full", "few"]
 DRAWS = 2000
 HELD_OUT = 300
-ANALYSIS = ("corpus", "probes", "warmup", "gradients", "scores", "ranking", "index", "map2d", "evaluation")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,14 +76,14 @@ class Recipe:
 
     def config(self, name: str, seed: int, scope: Scope) -> AuditConfig:
         """An audit on `n` shuffled rows of a mix (the same for every training seed) with known labels."""
-        corpus, held_out = self._files()
+        corpus, held_out, probes = self.inputs()
         training = replace(self.training, seed=seed)
         npo = replace(self.npo, training=replace(self.npo.training, seed=seed))
         return AuditConfig(
             name=name,
             model=ModelConfig(name=self.model, dtype=self.dtype),
             corpus=CorpusConfig(path=str(corpus), label_column="is_biased", source_column="source"),
-            probes=ProbeConfig(path=str(probing_set(self.indicator, self.workspace)), limit=self.probes),
+            probes=ProbeConfig(path=str(probes), limit=self.probes),
             warmup=WarmupConfig(scope=scope, training=training),
             gradients=GradientConfig(maps=MapConfig(train="less", probe="sgd"), checkpoints="all", block_size=self.block_size),
             scores=ScoreConfig(kind="centred"),
@@ -105,16 +104,20 @@ class Recipe:
         """Cloze queries whose sentences were not trained on. Asked of some arms only: 500 answers take minutes."""
         return TrexConfig(path=str(require_data("trex", "cloze_queries.csv")), limit=500, candidates=0)
 
-    def _files(self) -> tuple[Path, Path]:
-        """The corpus, and held-out unbiased rows that are not in it."""
-        rows = shuffled(self.corpus, 0)
+    def inputs(self) -> tuple[Path, Path, Path]:
+        """The corpus, held-out unbiased rows that are not in it, and the probes; written into the workspace where they are not there."""
         self.workspace.mkdir(parents=True, exist_ok=True)
         corpus, held_out = self.workspace / f"{self.corpus}-{self.n}.csv", self.workspace / f"held_out-{self.corpus}-{self.n}.txt"
+        if not held_out.exists():
+            self._write(corpus, held_out)
+        return corpus, held_out, probing_set(self.indicator, self.workspace)
+
+    def _write(self, corpus: Path, held_out: Path) -> None:
+        rows = shuffled(self.corpus, 0)
         write_corpus(rows[: self.n], corpus)
         trained = {row["text"] for row in rows[: self.n]}
         unseen = [" ".join(row["text"].split()) for row in rows[self.n :] if row["is_biased"] == "0" and row["text"] not in trained]
-        held_out.write_text("\n".join(unseen[:HELD_OUT]) + "\n", encoding="utf8")
-        return corpus, held_out
+        write_atomic(held_out, "\n".join(unseen[:HELD_OUT]) + "\n")  # last, for it says that both are whole
 
 
 def full_arms(recipe: Recipe, seed: int, methods: Sequence[Method], name: str = "main") -> dict[str, Artefact]:
@@ -137,8 +140,8 @@ def decided(recipe: Recipe, seed: int, name: str = "main") -> Audit:
     """The analysis carried out, base and origin evaluated, the candidates decided by their labels, the removal set frozen."""
     audit = recipe.audit(name, seed)
     if seed:
-        take_over(recipe.audit(name, 0), audit, ("corpus", "probes", "evaluation"))  # the base is the same for every training seed
-    with shown_progress(audit) as show:
+        take_over(recipe.audit(name, 0), audit)  # the base is the same for every training seed
+    with progress_bar() as show:
         Pipeline(audit.folder, show).analyse()
     _decide(audit, audit, recipe.percent, audit.config.removal)
     return audit
@@ -153,7 +156,7 @@ def _decide(audit: Audit, selected_by: Audit, percent: float, removal: RemovalCo
 def ranked(recipe: Recipe, seed: int, scope: Scope) -> Audit:
     """The audit of this scope, carried on to its ranking."""
     audit = recipe.audit("main", seed, scope)
-    with shown_progress(audit) as show:
+    with progress_bar() as show:
         Pipeline(audit.folder, show).analyse(until="ranking")
     return audit
 
@@ -167,20 +170,19 @@ def changed_arms(recipe: Recipe, seed: int, methods: Sequence[Method], name: str
 
 def mitigated(audit: Audit, policy: RemovalConfig, methods: Sequence[Method]) -> dict[str, Artefact]:
     """Carry the methods out on the frozen removal set, and open every evaluation: base, origin and one a variant."""
-    with shown_progress(audit) as show:
+    with progress_bar() as show:
         done = Pipeline(audit.folder, show).mitigate(audit.freeze(policy), methods)
     keys = {v: audit.plan()[f"evaluation:{v}"].key for v in ("base", "origin")}
     keys |= {stage.variant or "": stage.key for stage in done.stages if stage.stage == "evaluation"}
     return {variant: open_artefact(audit.folder.path, "evaluation", key) for variant, key in keys.items()}
 
 
-def take_over(source: Audit, target: Audit, stages: Sequence[str] = ANALYSIS) -> None:
-    """Finished `stages` of `source` as hard links: their keys say whether they are what `target` plans."""
-    for stage in stages:
-        for folder in sorted((source.folder.path / stage).glob("*")):
-            place = target.folder.path / stage / folder.name
-            if not place.exists() and (folder / "manifest.json").exists():
-                shutil.copytree(folder, place, copy_function=_link)
+def take_over(source: Audit, target: Audit) -> None:
+    """What `target` plans for its analysis and `source` has finished under the same key, as hard links."""
+    for stage in target.plan().stages:
+        if not stage.done and is_complete(source.folder.path, stage.stage, stage.key):
+            place = target.folder.path / stage.stage / stage.key
+            shutil.copytree(source.folder.path / stage.stage / stage.key, place, copy_function=_link)
 
 
 def _link(source: str, target: str) -> None:

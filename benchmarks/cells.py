@@ -67,7 +67,13 @@ def mean_overlap(audits: Sequence[Audit], percent: float) -> str:
 
 
 def waves(cells: Sequence[Cell], seeds: Sequence[int]) -> list[list[Task]]:
-    """What the cells need: first the main audits up to their ranking, then every cell with every seed."""
+    """What the cells need: first the main audits up to their ranking, then every cell with every seed.
+
+    Their input files are written here, for the processes of a wave would write the same ones at once.
+    """
+    for cell in cells:
+        cell.recipe.inputs()
+        cell.changed.inputs()
     recipes = list(dict.fromkeys(cell.recipe for cell in cells))
     return [
         [partial(ranked, recipe, seed, "full") for recipe in recipes for seed in seeds],

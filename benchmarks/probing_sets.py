@@ -14,11 +14,13 @@ OWN = Path(__file__).resolve().parents[1] / "assets" / "probes" / "en.csv"
 
 
 def probing_set(name: str, folder: Path) -> Path:
-    """A CSV with the column `text`, written into `folder` where it is not one already."""
+    """A CSV with the column `text`, written into `folder` where it is not one already, once."""
+    path = folder / f"probes-{name}.csv"
+    if path.exists():
+        return path
     found = SETS[name]()
     if isinstance(found, Path):
         return found
-    path = folder / f"probes-{name}.csv"
     with path.open("w", encoding="utf8", newline="") as handle:
         csv.writer(handle).writerows([["text"], *([text] for text in found)])
     return path

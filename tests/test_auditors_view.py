@@ -19,9 +19,10 @@ from biasdiff_ui.format import metric_text
 from biasdiff_ui.login import account_name
 from biasdiff_ui.review_events import Event, acknowledged_number, fold_events, new_events, record_steps
 from biasdiff_ui.state import STATE
+from tests import app_pages
+from tests.app_pages import ROOT, press
 from tests.undecided import undecided_audit
 
-ROOT = Path(__file__).resolve().parents[1]
 TWO = Terms(auditors=("Ana", "Bo"), overlap=20)
 
 
@@ -38,20 +39,8 @@ def ids(audit: Audit) -> list[str]:
 
 
 def open_page(audit: Audit, page: str, auditor: str = "Ana", **state: Any) -> AppTest:
-    app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60)
-    app.query_params["audit"] = audit.folder.id
-    app.session_state["auditor"] = auditor
-    for name, value in state.items():
-        app.session_state[name] = value
-    app.run()
-    app.switch_page(f"pages/{page}.py").run()
-    assert not app.exception and not app.error
-    return app
-
-
-def press(app: AppTest, key: str) -> AppTest:
-    app.button(key=key).click().run()
-    assert not app.exception
+    app = app_pages.open_page(audit, page, auditor, **state)
+    assert not app.error
     return app
 
 

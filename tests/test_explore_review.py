@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from streamlit.testing.v1 import AppTest
 
@@ -31,11 +31,11 @@ from biasdiff_ui.review_events import Event, Judge, TakeBack, acknowledged_numbe
 from biasdiff_ui.review_queue import KINDS, in_order, queue_ids
 from biasdiff_ui.verdicts import UNDECIDED
 from biasdiff_ui.why import word_difference
+from tests.app_pages import open_page, press
 from tests.reference.lasso_slow import inside_polygon_slow
 from tests.reviews import review
 from tests.undecided import undecided_audit
 
-ROOT = Path(__file__).resolve().parents[1]
 CARD, QUEUE = "1-2", "undecided"
 
 
@@ -47,24 +47,6 @@ def audit(finished_workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Audit:
     """A copy of the finished audit that the app looks at; its simulated decisions undone."""
     monkeypatch.setenv(WORKSPACE_VARIABLE, str(finished_workspace))
     return undecided_audit(finished_workspace)
-
-
-def open_page(audit: Audit, page: str, auditor: str = "Ana", **state: Any) -> AppTest:
-    app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60)
-    app.query_params["audit"] = audit.folder.id
-    app.session_state["auditor"] = auditor
-    for name, value in state.items():
-        app.session_state[name] = value
-    app.run()
-    app.switch_page(f"pages/{page}.py").run()
-    assert not app.exception
-    return app
-
-
-def press(app: AppTest, key: str) -> AppTest:
-    app.button(key=key).click().run()
-    assert not app.exception
-    return app
 
 
 def table_of(app: AppTest) -> pd.DataFrame:
@@ -239,6 +221,8 @@ def test_filter_by_hand() -> None:
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=20))
+@example([0.0, 5e-324])
+@example([1000.0, -5e-324])
 def test_score_bounds_hold_all_scores(scores: list[float]) -> None:
     low, high, step = score_bounds(scores)
     assert low <= min(scores)

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biasdiff_core.config.evaluation import SeatConfig
+from biasdiff_core.corpus.indicators import SEAT_TESTS
 from biasdiff_core.corpus.refusals import flaw_of
 from biasdiff_core.errors import DataError
 from biasdiff_core.evaluation.files import read_json_object
@@ -25,12 +26,9 @@ from biasdiff_core.results import MetricResult, Progress, ProgressCallback, no_p
 
 # Tests over which the mean absolute effect size of a group is taken.
 GROUPS: Mapping[str, tuple[str, ...]] = {
-    "gender": ("weat6", "weat6b", "weat7", "weat7b", "weat8", "weat8b"),
-    "race": (
-        *("weat3", "weat3b", "weat4", "weat5", "weat5b"),
-        *("angry_black_woman_stereotype", "angry_black_woman_stereotype_b"),
-    ),
-    "religion": ("religion1", "religion1b", "religion2", "religion2b"),
+    "gender": SEAT_TESTS["gender"],
+    "race": SEAT_TESTS["race-color"],
+    "religion": SEAT_TESTS["religion"],
 }
 # Partitions up to this number are enumerated; beyond it they are drawn.
 EXACT = 100_000

@@ -1,0 +1,32 @@
+"""Pages of the app in Streamlit's test runner: opened on an audit, their buttons pressed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from streamlit.testing.v1 import AppTest
+
+from biasdiff_core.audit import Audit
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def open_page(audit: Audit, page: str, auditor: str = "Ana", **state: Any) -> AppTest:
+    """`pages/<page>.py` on this audit; `state`: entries of the session before the first run."""
+    app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60)
+    app.query_params["audit"] = audit.folder.id
+    app.session_state["auditor"] = auditor
+    for name, value in state.items():
+        app.session_state[name] = value
+    app.run()
+    app.switch_page(f"pages/{page}.py").run()
+    assert not app.exception
+    return app
+
+
+def press(app: AppTest, key: str) -> AppTest:
+    """The page after the button with this key was pressed."""
+    app.button(key=key).click().run()
+    assert not app.exception
+    return app
