@@ -39,7 +39,8 @@ from biasdiff_core.config import (
     UnlearnConfig,
     WarmupConfig,
 )
-from biasdiff_core.config.file import canonical, dump, load, parse
+from biasdiff_core.config.base import added, config_class
+from biasdiff_core.config.file import canonical, dump, key_form, load, parse
 from biasdiff_core.config.presets import PRESETS, demo, preset
 from biasdiff_core.errors import ArtefactError, ConfigError, JobError
 from biasdiff_core.workspace.artefacts import (
@@ -425,3 +426,28 @@ def test_a_source_is_digested_anew_when_it_changes(tmp_path: Path) -> None:
     path.write_text("a\n2\n")
     os.utime(path, ns=(1, 1))  # a clock's tick may be coarser than two writes
     assert digest_source(path) == digest_file(path) != first
+
+
+@config_class
+class Earlier:
+    size: int = 1
+
+
+@config_class
+class Later:
+    size: int = 1
+    way: str = added("old")
+
+
+@config_class
+class Outer:
+    inner: Later = Later()
+    name: str = "a"
+
+
+def test_an_option_that_came_later_leaves_older_keys_as_they_are_until_it_is_used() -> None:
+    assert key_form(Later()) == key_form(Earlier()) == {"size": 1}
+    assert key_form(Outer()) == {"inner": {"size": 1}, "name": "a"} and canonical(Outer())["inner"] == {"size": 1, "way": "old"}
+    assert stage_key("warmup", Later(), {}) == stage_key("warmup", Earlier(), {})
+    assert key_form(Outer(inner=Later(way="new"))) == {"inner": {"size": 1, "way": "new"}, "name": "a"}
+    assert stage_key("warmup", Later(way="new"), {}) != stage_key("warmup", Earlier(), {})

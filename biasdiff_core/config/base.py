@@ -8,9 +8,16 @@ from typing import Any, TypeVar, dataclass_transform
 from biasdiff_core.errors import ConfigError
 
 T = TypeVar("T")
+ADDED = "added"
 
 
-@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(field,))
+def added(default: Any) -> Any:
+    """A field that came after audits were made with its class: while it has its default, which must do what was done before,
+    it is left out of stage keys (`config.file.key_form`), so those audits' results stay valid."""
+    return field(default=default, metadata={ADDED: True})
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(field, added))
 def config_class(cls: type[T]) -> type[T]:
     """A frozen, keyword-only dataclass that refuses unknown keys when it is read from a file.
 

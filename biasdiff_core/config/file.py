@@ -1,8 +1,8 @@
-"""The file's edge: YAML to typed config and back, and the canonical form that keys are made of."""
+"""The file's edge: YAML to typed config and back, and the form that keys are made of."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, is_dataclass
+from dataclasses import asdict, fields, is_dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -11,6 +11,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from biasdiff_core.config.audit import AuditConfig
+from biasdiff_core.config.base import ADDED
 from biasdiff_core.errors import BiasDiffError, ConfigError
 
 T = TypeVar("T")
@@ -40,6 +41,22 @@ def canonical(config: Any) -> Any:
     if not is_dataclass(config) or isinstance(config, type):
         return config
     return _adapter(type(config)).dump_python(parse(type(config), asdict(config)), mode="json")
+
+
+def key_form(config: Any) -> Any:
+    """`canonical`, less the fields that were `added` later and have their default."""
+    if not is_dataclass(config) or isinstance(config, type):
+        return config
+    return _without_added(config, canonical(config))
+
+
+def _without_added(config: Any, record: dict[str, Any]) -> dict[str, Any]:
+    kept = {}
+    for field in fields(config):
+        value = getattr(config, field.name)
+        if not (ADDED in field.metadata and value == field.default):
+            kept[field.name] = _without_added(value, record[field.name]) if is_dataclass(value) else record[field.name]
+    return kept
 
 
 def load(path: Path) -> AuditConfig:

@@ -21,7 +21,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-from biasdiff_core.config.file import canonical
+from biasdiff_core.config.file import key_form
 from biasdiff_core.errors import ArtefactError, JobError
 
 log = logging.getLogger(__name__)
@@ -83,7 +83,7 @@ def stage_key(stage: str, config: Any, inputs: Mapping[str, str]) -> str:
 
 
 def _key_record(stage: str, config: Any, inputs: Mapping[str, str]) -> dict[str, Any]:
-    typed = {name: canonical(value) for name, value in config.items()} if isinstance(config, Mapping) else canonical(config)
+    typed = {name: key_form(value) for name, value in config.items()} if isinstance(config, Mapping) else key_form(config)
     return {"stage": stage, "format": FORMATS[stage], "config": typed, "inputs": dict(inputs)}
 
 

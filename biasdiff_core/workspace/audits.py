@@ -18,7 +18,7 @@ from typing import Any
 from uuid import uuid4
 
 from biasdiff_core.config import AuditConfig
-from biasdiff_core.config.file import canonical, dump, load
+from biasdiff_core.config.file import dump, key_form, load
 from biasdiff_core.errors import ArtefactError
 from biasdiff_core.version import __version__
 from biasdiff_core.workspace.artefacts import Finding, digest_json, manifests, verify, write_atomic
@@ -73,7 +73,7 @@ class AuditFolder:
 
 def audit_id(config: AuditConfig) -> str:
     """`<name>-<hash6>`: the same choices give the same audit."""
-    return f"{config.name}-{digest_json(canonical(config))[:6]}"
+    return f"{config.name}-{digest_json(key_form(config))[:6]}"
 
 
 def create_audit(workspace: Path, config: AuditConfig) -> AuditFolder:
