@@ -83,17 +83,13 @@ def waves(cells: Sequence[Cell], seeds: Sequence[int]) -> list[list[Task]]:
 
 def side_by_side(waves: Sequence[Sequence[Task]], processes: int) -> None:
     """Carry tasks out in so many processes, which share the cores; a wave begins when the one before is done."""
-    threads = max(1, len(os.sched_getaffinity(0)) // processes)
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn"), initializer=_use, initargs=(threads,)) as pool:
+    # Said by the environment, before OpenMP is loaded: a number set later is set back to all cores by the map's UMAP, and then two
+    # processes of two threads each spin at each other's barriers (evaluations took ten times as long).
+    os.environ["OMP_NUM_THREADS"] = str(max(1, len(os.sched_getaffinity(0)) // processes))
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
         for wave in waves:
             for running in [pool.submit(_run, task) for task in wave]:
                 running.result()
-
-
-def _use(threads: int) -> None:
-    import torch
-
-    torch.set_num_threads(threads)
 
 
 def _run(task: Task) -> None:

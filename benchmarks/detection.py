@@ -14,8 +14,10 @@ from pathlib import Path
 
 import click
 import pandas as pd
+from scipy.stats import spearmanr
 
 from benchmarks.record import DATA, record, record_metric, require_data
+from biasdiff_core.attribution.influence import nearest_cosines, projected_cosines, whitened_cosines
 from biasdiff_core.audit import Audit
 from biasdiff_core.cli_common import shown_progress
 from biasdiff_core.config import AuditConfig, CorpusConfig, MapConfig, ProbeConfig
@@ -24,8 +26,12 @@ from biasdiff_core.config.presets import DEMO_CORPUS, DEMO_PROBES, preset
 from biasdiff_core.corpus.examples import Corpus
 from biasdiff_core.corpus.recipes import build
 from biasdiff_core.evaluation.detection import SCORES, detection_metrics
+from biasdiff_core.evaluation.statistics import auroc
 from biasdiff_core.pipeline import Pipeline
 from biasdiff_core.results import MetricResult
+
+NEAREST = (1, 10)  # probes whose cosines count
+DAMPINGS = (0.1, 1.0, 10.0)  # of the whitening, times the mean eigenvalue of the corpus's second moment
 
 
 def shuffled(recipe: str, seed: int) -> list[dict[str, str]]:
@@ -98,20 +104,54 @@ def main(
 
 
 def report_detection(prefix: str, audit: Audit, dry: bool = False) -> None:
-    """Record (or print, when `dry`) how well an audit's ranking finds its known labels; for the demo also within the same groups."""
+    """Record (or print, when `dry`) how well an audit's ranking finds its known labels; for the demo also within the same groups.
+
+    Beside it, scores that no audit ranks by (`compared_scores`).
+    """
     scores = audit.artefact("scores")
     table = pd.read_parquet(scores.path("scores.parquet"))
+    compared = compared_scores(audit)
     _report(prefix, table, audit.corpus(), audit.config, dry)
+    _compare(prefix, table.assign(**compared), audit.corpus(), list(compared), audit.config, dry)
     if audit.config.corpus.path == "demo":
         kept = [example for example in audit.corpus() if example.source != "factual"]
         subset = table[table["id"].isin([example.id for example in kept])]
         _report(f"{prefix}_same_group", subset, Corpus(kept), audit.config, dry)
+        _compare(f"{prefix}_same_group", subset.assign(**compared), Corpus(kept), list(compared), audit.config, dry)
     r = scores.facts["exact_projected_r"]
     print(f"maps {audit.config.gradients.maps}, exact against projected mean cosine: r = {r:.4f}")
     if not dry:
         record(
             f"{prefix}.exact_projected_r", r, n=len(table), unit="Pearson r of exact and projected scores", model=audit.config.model.name
         )
+
+
+def compared_scores(audit: Audit) -> dict[str, pd.Series]:
+    """From the projected vectors, by example: the mean cosine, that of the nearest probes alone, and that after whitening (TrackStar)."""
+    stores, types = Pipeline(audit.folder).stores(), [probe.bias_type for probe in audit.probes()]
+    scores = {"projected_mean": projected_cosines(stores, types)["mean"].to_numpy()}
+    scores |= {f"nearest{count}": nearest_cosines(stores, count) for count in NEAREST if count <= len(types)}
+    scores |= {f"whitened{damping:g}": whitened_cosines(stores, damping) for damping in DAMPINGS}
+    return {name: pd.Series(values) for name, values in scores.items()}
+
+
+def _compare(prefix: str, table: pd.DataFrame, corpus: Corpus, names: Sequence[str], config: AuditConfig, dry: bool) -> None:
+    """AUROC of each of these scores on the same rows, and how far its ranking is the audit's."""
+    scored = table.dropna(subset=["score"])
+    labels = dict(zip(corpus.ids, corpus.labels or [], strict=True))
+    for name in names:
+        values, n = scored[name].to_numpy(), len(scored)
+        area = auroc(values, [labels[i] for i in scored["id"]])
+        unit = f"area under the ROC curve of {name} against the known labels, 95 % DeLong interval"
+        agreement = float(spearmanr(values, scored["score"]).statistic)
+        if dry:
+            print(
+                f"{prefix}.{name}.auroc = {area.value:.4f} [{area.low:.4f}, {area.high:.4f}] n={n}, Spearman to the ranking {agreement:.4f}"
+            )
+        else:
+            model = config.model.name
+            record(f"{prefix}.{name}.auroc", area.value, low=area.low, high=area.high, n=n, unit=unit, model=model)
+            record(f"{prefix}.{name}.spearman", agreement, n=n, unit=f"Spearman of {name} and the audit's score", model=model)
 
 
 def _report(prefix: str, table: pd.DataFrame, corpus: Corpus, config: AuditConfig, dry: bool) -> None:

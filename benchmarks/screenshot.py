@@ -1,61 +1,93 @@
-"""Screenshots of every page on an audit, light and dark, from the real server in headless Chromium.
+"""Screenshots of the pages on an audit, light and dark, from the real server in headless Chromium.
 
-python -m benchmarks.screenshot WORKSPACE AUDIT FOLDER
+python -m benchmarks.screenshot pages WORKSPACE AUDIT FOLDER
+python -m benchmarks.screenshot pages WORKSPACE AUDIT FOLDER --page explore --width 390
+python -m benchmarks.screenshot tour        the pictures of docs/tour.md: the shipped demo audit in a workspace of its own
 """
 
 from __future__ import annotations
 
-import os
-import socket
-import subprocess
-import sys
+import tempfile
 from pathlib import Path
 
 import click
-from playwright.sync_api import expect, sync_playwright
+from PIL import Image
+from playwright.sync_api import Page, expect, sync_playwright
 
-from biasdiff_core.workspace.audits import WORKSPACE_VARIABLE
+from benchmarks.served import ROOT, Served, chromium, served
+from biasdiff_ui.boot import SHIPPED_AUDITS
 
-ROOT = Path(__file__).resolve().parents[1]
 PAGES = ("audits", "corpus", "probes", "explore", "review", "mitigate", "compare")
-CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
-FLAGS = ["--no-sandbox", "--headless=new", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync"]
+SCHEMES = ("light", "dark")
 SETTLE = 4000  # milliseconds for charts to be drawn after the page has stopped running
+IDLE = ".stApp[data-test-script-state=notRunning]"
+PATIENCE = 300_000  # milliseconds, for a machine that does other work beside
+TOUR_HEIGHT = 1000  # pixels of a page that its picture in the tour shows
+COLOURS = 256  # of the pictures of the tour: a palette makes the files half as large; k-means keeps the few pixels of the verdicts
 
 
-@click.command()
+@click.group()
+def main() -> None:
+    """Screenshots of the app."""
+
+
+@main.command("pages")
 @click.argument("workspace", type=click.Path(path_type=Path, exists=True))
 @click.argument("audit")
 @click.argument("folder", type=click.Path(path_type=Path))
-def main(workspace: Path, audit: str, folder: Path) -> None:
+@click.option("--page", "pages", type=click.Choice(PAGES), multiple=True, help="May be repeated (default: all).")
+@click.option("--width", type=int, default=1280, show_default=True, help="Pixels; other widths than 1280 are put into the names.")
+@click.option("--height", type=int, default=900, show_default=True, help="Pixels; what lies below is not in the picture.")
+def pages_of(workspace: Path, audit: str, folder: Path, pages: tuple[str, ...], width: int, height: int) -> None:
     """Write <page>-light.png and <page>-dark.png into FOLDER."""
+    suffix = "" if width == 1280 else f"-{width}"
+    shoot(workspace, audit, folder, pages or PAGES, width, height, suffix=suffix)
+
+
+@main.command()
+@click.option("--folder", type=click.Path(path_type=Path), default=ROOT / "docs" / "images" / "tour", help="Default: docs/images/tour.")
+def tour(folder: Path) -> None:
+    """Write the pictures of docs/tour.md: every page of the shipped demo audit as an auditor called Ana sees it."""
+    (audit,) = (path.name for path in SHIPPED_AUDITS.iterdir())
+    with tempfile.TemporaryDirectory() as workspace:
+        shoot(Path(workspace), audit, folder, PAGES, 1280, TOUR_HEIGHT, auditor="Ana")
+    pictures = sorted(folder.glob("*.png"))
+    for path in pictures:
+        Image.open(path).convert("RGB").quantize(COLOURS, kmeans=3, dither=Image.Dither.NONE).save(path, optimize=True)
+    click.echo(f"{len(pictures)} pictures, {sum(path.stat().st_size for path in pictures) / 1e6:.2f} MB")
+
+
+def shoot(
+    workspace: Path, audit: str, folder: Path, pages: tuple[str, ...], width: int, height: int, *, suffix: str = "", auditor: str = ""
+) -> None:
+    """A picture of each page in both palettes. `auditor`: the name to give; without one what needs a name is greyed."""
     folder.mkdir(parents=True, exist_ok=True)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.port", str(port)]
-    environment = {**os.environ, WORKSPACE_VARIABLE: str(workspace.resolve())}
-    server = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
-    try:
-        with sync_playwright() as playwright:
-            browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-            for scheme in ("light", "dark"):
-                context = browser.new_context(viewport={"width": 1280, "height": 900}, color_scheme=scheme)
-                page = context.new_page()
-                page.set_default_timeout(60_000)
-                page.request.get(f"http://127.0.0.1:{port}/_stcore/health", max_retries=10, timeout=60_000)
-                for name in PAGES:
-                    page.goto(f"http://127.0.0.1:{port}/{'' if name == 'audits' else name}?audit={audit}")
-                    expect(page.get_by_text("Your name").first).to_be_visible(timeout=60_000)
-                    understood = page.get_by_role("button", name="Understood")
-                    if understood.count():
-                        understood.first.click()
-                    page.wait_for_timeout(SETTLE)
-                    page.screenshot(path=folder / f"{name}-{scheme}.png", full_page=True)
-            browser.close()
-    finally:
-        server.terminate()
-        server.wait()
+    with served(workspace) as server, sync_playwright() as playwright:
+        browser = chromium(playwright)
+        for scheme in SCHEMES:
+            page = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme).new_page()
+            page.set_default_timeout(PATIENCE)
+            for name in pages:
+                open_page(page, server, name, audit, auditor)
+                page.screenshot(path=folder / f"{name}{suffix}-{scheme}.png")
+        browser.close()
+
+
+def open_page(page: Page, server: Served, name: str, audit: str, auditor: str) -> None:
+    """Go to a page, give the name, close the content warning, and wait until all is drawn."""
+    page.goto(f"{server.url}/{'' if name == 'audits' else name}?audit={audit}")
+    expect(page.get_by_test_id("stHeading").first).to_be_visible(timeout=PATIENCE)
+    expect(page.locator(IDLE)).to_be_attached(timeout=PATIENCE)
+    if auditor:
+        box = page.get_by_role("textbox", name="Your name")
+        box.fill(auditor)
+        box.press("Enter")
+        expect(page.locator(IDLE)).to_be_attached(timeout=PATIENCE)
+    understood = page.get_by_role("button", name="Understood")
+    if understood.count():
+        understood.first.click()
+    page.wait_for_timeout(SETTLE)
+    expect(page.locator(IDLE)).to_be_attached(timeout=PATIENCE)
 
 
 if __name__ == "__main__":

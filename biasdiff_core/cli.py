@@ -120,12 +120,43 @@ def status(audit: str | None, as_json: bool) -> None:
 
 @main.command()
 @audit_argument
-@click.option("--top", type=int, default=20, show_default=True, help="How many examples.")
+@click.option("--top", type=click.IntRange(min=1), default=20, show_default=True, help="How many examples.")
 @json_option
 @command
 def rank(audit: str, top: int, as_json: bool) -> None:
     """Print the ranking: the examples whose training raises the likelihood of the stereotyped probes most."""
     table = Audit.open(audit).ranking().head(top)
+    print_rows(json.loads(table.to_json(orient="records")), as_json)
+
+
+@main.command()
+@audit_argument
+@command
+def tokens(audit: str) -> None:
+    """Measure each token's loss and influence in the candidates of AUDIT, by which the page Review shades their text."""
+    opened = Audit.open(audit)
+    with shown_progress(opened) as progress:
+        opened.shade_tokens(progress)
+
+
+@main.command()
+@audit_argument
+@click.argument("sentence", required=False)
+@click.option("--like", help="Id of a training example to search by, instead of a sentence.")
+@click.option("--k", type=click.IntRange(min=1), default=20, show_default=True, help="How many.")
+@click.option("--probes", is_flag=True, help="Print the nearest probes, not the nearest training examples.")
+@json_option
+@command
+def search(audit: str, sentence: str | None, like: str | None, k: int, probes: bool, as_json: bool) -> None:
+    """Print the training examples of AUDIT whose gradients are nearest to that of a SENTENCE of your own, or of a training example."""
+    opened = Audit.open(audit)
+    if sentence is not None and like is None:
+        with shown_progress(opened) as progress:
+            table = opened.search(sentence, k, probes=probes, progress=progress)
+    elif like is not None and sentence is None and not probes:
+        table = opened.similar_examples(like, k)
+    else:
+        raise click.UsageError("Give a sentence, with --probes if you like, or --like alone.")
     print_rows(json.loads(table.to_json(orient="records")), as_json)
 
 
@@ -167,7 +198,7 @@ def decide_top(audit: str, percent: float, verdict: Any, auditor: str, reason: s
 @command
 def decide_import(audit: str, file: Path, auditor: str) -> None:
     """Import decisions from a CSV or JSONL FILE as one action."""
-    action = Audit.open(audit).log.import_(file, auditor)
+    action = Audit.open(audit).import_decisions(file, auditor)
     click.echo(f"action {action.number} recorded: {action.count} examples")
 
 
@@ -190,7 +221,7 @@ def mitigate(audit: str, methods: tuple[Method, ...], policy: str | None, percen
     """Freeze the removal set, retrain or unlearn, evaluate, and write the report."""
     opened = Audit.open(audit)
     default = opened.config.removal
-    removal = parse(RemovalConfig, {"policy": policy or default.policy, "percent": percent or default.percent})
+    removal = parse(RemovalConfig, {"policy": policy or default.policy, "percent": default.percent if percent is None else percent})
     with shown_progress(opened) as progress:
         opened.mitigate(methods or opened.config.mitigation.methods, removal, progress)
     _print_comparison(opened)

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from biasdiff_core.audit import Audit
 from biasdiff_core.errors import BiasDiffError
+from biasdiff_core.report import printable
 from biasdiff_core.results import Progress, ProgressCallback
 from biasdiff_core.workspace.jobs import job_record
 from biasdiff_core.workspace.progress import ProgressWriter
@@ -38,7 +39,7 @@ def command(function: Callable[..., Any]) -> Callable[..., Any]:
             with job_record():
                 return function(*arguments, **options)
         except BiasDiffError as error:
-            click.echo(f"biasdiff: {error}", err=True)
+            click.echo(f"biasdiff: {printable(' '.join(str(error).splitlines()))}", err=True)
             sys.exit(2)
         except KeyboardInterrupt:
             raise Interrupted from None
@@ -61,7 +62,7 @@ def print_rows(rows: list[dict[str, Any]], as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(rows, indent=1, ensure_ascii=False))
     elif rows:
-        click.echo(pd.DataFrame(rows).fillna("").to_string(index=False, max_colwidth=100))
+        click.echo(printable(pd.DataFrame(rows).fillna("").to_string(index=False, max_colwidth=100)))
     else:
         click.echo("nothing yet")
 

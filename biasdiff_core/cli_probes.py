@@ -1,23 +1,30 @@
-"""`biasdiff probes …`: the probing set of an audit."""
+"""`biasdiff probes …`: the probing set of an audit, and the curation of a probing set."""
 
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
 
 from biasdiff_core.audit import Audit
 from biasdiff_core.cli_common import audit_argument, command, json_option, print_rows, shown_progress
+from biasdiff_core.config import ProbeConfig
 from biasdiff_core.errors import MissingDependency
 from biasdiff_core.naming import metric_label
 from biasdiff_core.report import figure_text
 from biasdiff_core.results import MetricResult
+from biasdiff_core.review.curation import Curation, counts_by_type, read_pairs
+from biasdiff_core.workspace.audits import default_workspace
+from biasdiff_core.workspace.database import database
 
 
 @click.group()
 def probes() -> None:
-    """Write probes and judge them."""
+    """Write probes, judge and curate them."""
 
 
 @probes.command("check")
@@ -45,3 +52,59 @@ def _row(metric: MetricResult) -> dict[str, Any]:
     # A figure without interval is a count, or a ratio of two.
     shown = f"{metric.value:.3g}" if metric.value is not None and metric.low is None else figure_text(metric)
     return {"figure": metric_label(metric.name), "value [95 %]": shown, "n": metric.n, "how": metric.convention}
+
+
+@probes.group("curate")
+def curate() -> None:
+    """What was accepted, edited and rejected of a probing set on the page Probes."""
+
+
+def source_arguments(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The argument FILE and the columns of its pairs."""
+    function = click.option("--bias-type-column", default="bias_type", show_default=True, help="Column of the bias types; '': none.")(
+        function
+    )
+    function = click.option("--twin-column", default="twin", show_default=True, help="Column of the twins; '': none.")(function)
+    function = click.option("--text-column", default="text", show_default=True, help="Column of the stereotyped sentences.")(function)
+    return click.argument("file", metavar="FILE")(function)
+
+
+@curate.command("status")
+@source_arguments
+@json_option
+@command
+def curate_status(file: str, text_column: str, twin_column: str, bias_type_column: str, as_json: bool) -> None:
+    """Print how far FILE is curated, by bias type, and check the chain of decisions; exit 1 when it does not fit."""
+    found = _curation(file, text_column, twin_column, bias_type_column)
+    chain = found.log.verify()
+    counts = counts_by_type(found.pairs().values())
+    if as_json:
+        record = {"source": file, "digest": found.source.digest, "by_type": counts, "head": found.log.head()[1], "decision_log": chain}
+        click.echo(json.dumps(record, indent=1, ensure_ascii=False))
+    else:
+        click.echo(
+            f"{file}: {len(found.source.pairs)} pairs, SHA-256 {found.source.digest}; decision log: {'; '.join(chain) or 'chain valid'}"
+        )
+        print_rows([{"bias type": name, **states} for name, states in counts.items()], as_json=False)
+    if chain:
+        sys.exit(1)
+
+
+@curate.command("export")
+@source_arguments
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="The CSV to write; its card is written beside it.")
+@json_option
+@command
+def curate_export(file: str, text_column: str, twin_column: str, bias_type_column: str, out: Path, as_json: bool) -> None:
+    """Write the accepted pairs of FILE, as they were edited, as a probing set for audits, and beside it a card with digests and counts."""
+    result = _curation(file, text_column, twin_column, bias_type_column).result()
+    card = result.write(out)
+    if as_json:
+        click.echo(json.dumps(result.card.to_json(), indent=1, ensure_ascii=False))
+    else:
+        click.echo("\n".join([*result.card.lines(), f"written: {out}, {card}"]))
+
+
+def _curation(file: str, text: str, twin: str, bias_type: str) -> Curation:
+    config = ProbeConfig(path=file, text_column=text, twin_column=twin or None, bias_type_column=bias_type or None)
+    return Curation(database(default_workspace()), read_pairs(config))

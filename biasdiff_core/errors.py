@@ -12,6 +12,8 @@ BiasDiffError
 
 from __future__ import annotations
 
+import re
+
 
 class BiasDiffError(Exception):
     """Base of every error that a user can mend.
@@ -23,6 +25,13 @@ class BiasDiffError(Exception):
         self.what = what
         self.mend = mend
         super().__init__(f"{what} {mend}".strip())
+
+
+def one_line(error: Exception, limit: int = 200) -> str:
+    """What another package's error says: one line of at most `limit` characters, no terminal escapes; its class where it says nothing."""
+    said = str((error.strerror if isinstance(error, OSError) else None) or error)
+    words = " ".join(re.sub(r"\x1b\[[0-9;]*m|[\x00-\x1f\x7f]", " ", said).split()).rstrip(".")
+    return (words if len(words) <= limit else f"{words[: limit - 1]}…") or type(error).__name__
 
 
 class ConfigError(BiasDiffError):

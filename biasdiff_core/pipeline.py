@@ -14,12 +14,14 @@ import numpy as np
 import pandas as pd
 
 from biasdiff_core.attribution import baselines
-from biasdiff_core.attribution.collect import collect_gradients
-from biasdiff_core.attribution.index import INDEX_FILE, build_index, nearest
+from biasdiff_core.attribution.collect import collect_gradients, collect_sentence, corpus_digest
+from biasdiff_core.attribution.index import INDEX_FILE, build_index
 from biasdiff_core.attribution.influence import CheckpointStores, exact_cosines, null_scores, projected_cosines, score_column
 from biasdiff_core.attribution.map2d import coordinates
 from biasdiff_core.attribution.nearness import CORPUS, EVALUATION, NEARNESS_FILE, Place, nearest_texts
-from biasdiff_core.attribution.ranking import rank
+from biasdiff_core.attribution.ranking import rank, selected_count
+from biasdiff_core.attribution.search import top_probes
+from biasdiff_core.attribution.token_influence import token_table
 from biasdiff_core.comparison import BASE
 from biasdiff_core.config import StopConfig
 from biasdiff_core.config.gradients import ScoreKind
@@ -39,12 +41,24 @@ from biasdiff_core.mitigation.controls import oracle_removal, random_removal, sw
 from biasdiff_core.mitigation.retrain import retrain_without
 from biasdiff_core.mitigation.stopping import Pair
 from biasdiff_core.mitigation.unlearn import Material, unlearn
-from biasdiff_core.model.checkpoint import Checkpoint, import_checkpoint, list_checkpoints
+from biasdiff_core.model.checkpoint import Checkpoint, import_checkpoint, list_checkpoints, load_optimizer_state
 from biasdiff_core.model.finetune import finetune
 from biasdiff_core.model.load import LoadedModel, load_model
 from biasdiff_core.model.lora import ADAPTER_FILE, attach_adapter, detach_adapter
 from biasdiff_core.model.tokenise import count_tokens, truncate_text
-from biasdiff_core.plan import DEV_PROBES, NO_ADAPTER, Plan, PlannedStage, nearness_stage, plan, repair_plan, unlearning_passes
+from biasdiff_core.plan import (
+    DEV_PROBES,
+    NO_ADAPTER,
+    TOKENS_FILE,
+    Plan,
+    PlannedStage,
+    nearness_stage,
+    plan,
+    repair_plan,
+    search_stage,
+    tokens_stage,
+    unlearning_passes,
+)
 from biasdiff_core.report import write_report
 from biasdiff_core.results import Progress, ProgressCallback, no_progress
 from biasdiff_core.review.removal import load_removal
@@ -95,6 +109,18 @@ class Pipeline:
         stage = nearness_stage(self.audit)
         if not stage.done:
             self._carry_out(stage, partial(self._nearness, baselines.minilm_folder()))
+
+    def shade_tokens(self) -> None:
+        """Loss and influence of each token of the candidates, unless it is done. Raises ArtefactError without ranking or weights."""
+        stage = tokens_stage(self.audit)
+        if not stage.done:
+            self._carry_out(stage, self._tokens)
+
+    def search(self, text: str) -> None:
+        """The gradient of a sentence of one's own, unless it is there. Raises ArtefactError without vectors or weights, DataError."""
+        stage = search_stage(self.audit, text)
+        if not stage.done:
+            self._carry_out(stage, self._search)
 
     def _carry_out(self, stage: PlannedStage, work: Callable[[Draft, PlannedStage], None]) -> None:
         if stage.done:
@@ -148,6 +174,27 @@ class Pipeline:
         table = nearest_texts({probe.id: probe.text for probe in self.probes}, places, embed)
         table.to_parquet(draft.folder / NEARNESS_FILE, index=False, compression="zstd")
 
+    def _tokens(self, draft: Draft, stage: PlannedStage) -> None:
+        ranking = pd.read_parquet(self._open("ranking").path("ranking.parquet"))["id"]
+        ids = ranking[: min(stage.config["limit"], selected_count(len(ranking), stage.config["percent"]))].tolist()
+        config, checkpoint = self.config.gradients, self._checkpoints()[-1]
+
+        def report(done: int) -> None:
+            self.progress(Progress(stage="tokens", done=done, total=len(ids), unit="examples", message=stage.title))
+
+        with self.variant(self._open("warmup").key) as model:
+            state = None if {config.maps.train, config.maps.probe} == {"sgd"} else load_optimizer_state(checkpoint.folder, model)
+            table = token_table(model, self.loaded.tokenizer, self.corpus, ids, self.probes, state, config, report)
+        table.to_parquet(draft.folder / TOKENS_FILE, index=False, compression="zstd")
+        draft.facts |= {"examples": len(ids), "checkpoint": checkpoint.folder.name}
+
+    def _search(self, draft: Draft, stage: PlannedStage) -> None:
+        stores, checkpoint = self.stores()[-1], self._checkpoints()[-1]
+        stores.train.shards()  # what is archived is said before the model is loaded
+        self._origin()
+        with self.variant(self._open("warmup").key) as model:
+            collect_sentence(self.loaded, model, stage.config["text"], checkpoint, self.config.gradients, stores.probes, draft.folder)
+
     def _warmup(self, draft: Draft, stage: PlannedStage) -> None:
         warmup, adapter = self.config.warmup, self.config.model.adapter
         if adapter:
@@ -173,14 +220,15 @@ class Pipeline:
         every = list_checkpoints(self._open("warmup").folder)
         return every if self.config.gradients.checkpoints == "all" else every[-1:]
 
-    def _stores(self) -> list[CheckpointStores]:
+    def stores(self) -> list[CheckpointStores]:
+        """The gradient stores of every chosen checkpoint with their weights, opened for reading; the gradients must be taken."""
         folder, chosen = self._open("gradients").folder, self._checkpoints()
         rates = [checkpoint.learning_rate for checkpoint in chosen]
         stores = []
         for checkpoint, rate in zip(chosen, rates, strict=True):
             # Eq. 5 weighs by η̄_t; divided by their sum the scores stay cosines and the ranking is the same.
             weight = rate / sum(rates)
-            expect = {"model": self.loaded_digest, "step": checkpoint.step}
+            expect = {"model": self.loaded_digest, "step": checkpoint.step, "rows": corpus_digest(self.corpus)}
             stores.append(CheckpointStores.open(folder / checkpoint.folder.name, weight, expect))
         return stores
 
@@ -189,7 +237,7 @@ class Pipeline:
         return plan(self.audit)["corpus"].inputs["model"]
 
     def _scores(self, draft: Draft, stage: PlannedStage) -> None:
-        stores, types = self._stores(), [probe.bias_type for probe in self.probes]
+        stores, types = self.stores(), [probe.bias_type for probe in self.probes]
         counts = {kind: types.count(kind) for kind in sorted(set(types))}
         exact, projected = exact_cosines(stores, counts), projected_cosines(stores, types)
         cosines = exact if self.config.scores.source == "exact" else projected
@@ -207,7 +255,8 @@ class Pipeline:
             unigram=baselines.unigram_log_ratio(texts, [probe.text for probe in self.probes]),
         )
         table.to_parquet(draft.folder / "scores.parquet", index=False, compression="zstd")
-        self._top_probes(stores[-1]).to_parquet(draft.folder / "top_probes.parquet", index=False, compression="zstd")
+        nearest = top_probes(last, stores[-1].probes, self.config.scores.top_probes)
+        nearest.to_parquet(draft.folder / "top_probes.parquet", index=False, compression="zstd")
         null = null_scores(last, stores[-1].probes, draws=NULL_DRAWS, seed=0)
         both = pd.DataFrame({"exact": exact["mean"], "projected": projected["mean"]}).dropna()
         draft.facts |= {
@@ -215,21 +264,6 @@ class Pipeline:
             "exact_projected_r": float(np.corrcoef(both.to_numpy().T)[0, 1]) if len(both) > 2 else None,
             "null_quantiles": {str(q): float(np.quantile(null, q)) for q in (0.5, 0.9, 0.95, 0.99)},
         }
-
-    def _top_probes(self, stores: CheckpointStores) -> pd.DataFrame:
-        """For every example its nearest probes by the projected cosine at the last checkpoint."""
-        done = stores.train.done
-        cosines, rows = nearest(stores.probes.vectors(), stores.train.vectors()[done], self.config.scores.top_probes)
-        ids = np.array(stores.probes.ids)
-        k = rows.shape[1]
-        return pd.DataFrame(
-            {
-                "id": np.repeat(np.array(stores.train.ids)[done], k),
-                "place": np.tile(np.arange(1, k + 1), len(rows)),
-                "probe": ids[rows.ravel()],
-                "cosine": cosines.ravel(),
-            }
-        )
 
     def _ranking(self, draft: Draft, stage: PlannedStage) -> None:
         scores = pd.read_parquet(self._open("scores").path("scores.parquet"))
@@ -243,10 +277,10 @@ class Pipeline:
             _write_json(draft.folder / "detection.json", [metric.to_json() for metric in metrics])
 
     def _index(self, draft: Draft, stage: PlannedStage) -> None:
-        build_index(self._stores()[-1].train.vectors(), draft.folder / INDEX_FILE)
+        build_index(self.stores()[-1].train, draft.folder / INDEX_FILE)
 
     def _map2d(self, draft: Draft, stage: PlannedStage) -> None:
-        store = self._stores()[-1].train
+        store = self.stores()[-1].train
         xy = coordinates(store.vectors()[store.done], seed=stage.config["seed"])
         ids = np.array(store.ids)[store.done]
         pd.DataFrame({"id": ids, "x": xy[:, 0], "y": xy[:, 1]}).to_parquet(draft.folder / "map2d.parquet", index=False, compression="zstd")

@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 
 
 MAP_SEED = 0
+TOKENS_FILE = "tokens.parquet"
+SHADED = 300  # candidates at most: more are hardly read token by token, and at the rate of gradients below these take half a minute
 NO_ADAPTER = "none"  # in place of a stage key: the base model as it is
 DEV_PROBES = "probes"  # of StopConfig.dev: the probing set and its twins
 # Evaluation suites that read a file or folder, and the path that stands for what comes with the project (None: it has no such).
@@ -115,6 +117,21 @@ def nearness_stage(audit: AuditFolder) -> PlannedStage:
     analysis, build = plan(audit), _Builder(audit.path)
     inputs = {name: analysis[name].key for name in ("corpus", "probes")} | {"pairs": analysis["evaluation"].inputs["pairs"]}
     build("nearness", {"encoder": ENCODER}, inputs, "Compare the meanings of the probes")
+    return build.stages[0]
+
+
+def tokens_stage(audit: AuditFolder) -> PlannedStage:
+    """Loss and influence of each token of the candidates at the cut: made when asked for, no part of the analysis."""
+    analysis, build = plan(audit), _Builder(audit.path)
+    inputs = {name: analysis[name].key for name in ("gradients", "ranking")}
+    build("tokens", {"percent": audit.config.removal.percent, "limit": SHADED}, inputs, "Shade the candidates by token")
+    return build.stages[0]
+
+
+def search_stage(audit: AuditFolder, text: str) -> PlannedStage:
+    """The gradient of a sentence of one's own, to search by: made when asked for, no part of the analysis."""
+    analysis, build = plan(audit), _Builder(audit.path)
+    build("search", {"text": text}, {"gradients": analysis["gradients"].key}, "Take the sentence's gradient")
     return build.stages[0]
 
 

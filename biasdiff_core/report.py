@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections import Counter
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,18 +17,37 @@ import jinja2
 import pandas as pd
 
 from biasdiff_core.comparison import build_comparison, headline, is_main
+from biasdiff_core.config import RemovalConfig
 from biasdiff_core.config.file import dump
+from biasdiff_core.config.mitigation import METHODS
 from biasdiff_core.effect import EXPLAINED, effects, in_words
 from biasdiff_core.evaluation.answers import ANSWERS_FILE, side_by_side
+from biasdiff_core.evidence import (
+    Decided,
+    corpus_card,
+    frozen_decisions,
+    groups_mentioned,
+    nearest_types,
+    or_error,
+    outside,
+    provenance,
+    quality_of,
+    settings_in_words,
+    stands_on,
+)
 from biasdiff_core.naming import metric_group, metric_label, variant_name
+from biasdiff_core.probe_report import ProbeQuality
 from biasdiff_core.results import Comparison, MetricResult, PairedTest
-from biasdiff_core.review.removal import load_removal
-from biasdiff_core.workspace.artefacts import Artefact, open_artefact, write_atomic
+from biasdiff_core.review.decisions import VERDICTS
+from biasdiff_core.review.removal import RemovalSet, load_removal
+from biasdiff_core.workspace.artefacts import open_artefact, write_atomic
 from biasdiff_core.workspace.audits import AuditFolder
 
 TEMPLATES = Path(__file__).parent / "templates"
 NOT_VARIANTS = ("removal", "ranking")
 COMPARISON_FILE, MARKDOWN_FILE, HTML_FILE = "comparison.json", "report.md", "report.html"
+LISTED = 12  # values of a column of the corpus, in words
+_MARKUP = re.compile(r"([\\`*_{}\[\]()#+\-.!|<>~$:&^=])")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,8 +153,13 @@ def write_report(audit: AuditFolder, inputs: Mapping[str, str], folder: Path) ->
         write_atomic(folder / name, _environment(name).get_template(f"{name}.j2").render(**facts))
 
 
+def plain(text: str) -> str:
+    """`text` such that Markdown shows it as it is: no link, picture, formula or colour comes of it; one paragraph."""
+    return _MARKUP.sub(r"\\\1", " ".join(text.split()))
+
+
 def _environment(name: str) -> jinja2.Environment:
-    # Text of a dataset or a model is hostile: everything is escaped in HTML, and quoted as indented code in Markdown.
+    # Text of a dataset or a model is hostile: everything is escaped in HTML; in Markdown it is made plain, or quoted as indented code.
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=name.endswith(".html"),
@@ -143,8 +167,8 @@ def _environment(name: str) -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"variant": variant_name, "label": metric_label, "figure": figure_text}
-    environment.filters |= {"difference": difference_text, "quoted": _quoted}
+    environment.filters |= {"variant": variant_name, "label": metric_label, "figure": figure_text, "measured": measured_text}
+    environment.filters |= {"difference": difference_text, "quoted": _quoted, "plain": plain, "counts": counts_text}
     return environment
 
 
@@ -153,22 +177,48 @@ def _quoted(text: str) -> str:
     return "\n".join(f"    {line}" for line in text.splitlines()) or "    "
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
+    """`text` without what would steer a terminal or the writing direction: such characters become U+FFFD; line breaks and tabs stay."""
     return "".join(letter if letter.isprintable() or letter in "\n\t" else "\N{REPLACEMENT CHARACTER}" for letter in text)
+
+
+def measured_text(metric: MetricResult) -> str:
+    """As `figure_text`; a figure without interval is a count or a ratio of two. `not measured`: its convention says why."""
+    if metric.value is None:
+        return "not measured"
+    return f"{metric.value:.3g}" if metric.low is None else figure_text(metric)
+
+
+def counts_text(counts: Mapping[str, int]) -> str:
+    """`24 × forum, 16 × paper`, the most frequent first; how many others there are beyond a dozen."""
+    rest = f" and {len(counts) - LISTED} more" if len(counts) > LISTED else ""
+    return ", ".join(f"{count:,} × {value}" for value, count in list(counts.items())[:LISTED]) + rest
 
 
 def _facts(audit: AuditFolder, inputs: Mapping[str, str], comparison: Comparison) -> dict[str, Any]:
     """Everything that the documents say."""
-    ranking = open_artefact(audit.path, "ranking", inputs["ranking"])
-    removal = open_artefact(audit.path, "removal", inputs["removal"])
-    corpus = open_artefact(audit.path, "corpus", ranking.inputs["corpus"])
+    opened = [open_artefact(audit.path, v if v in NOT_VARIANTS else "evaluation", key) for v, key in inputs.items()]
+    results = stands_on(audit, opened)
+    latest = {one.stage: one for one in results}
+    ranking, removal, corpus, probes = (latest[stage] for stage in ("ranking", "removal", "corpus", "probes"))
     scoring = audit.config.evaluation.crows_pairs.scorings[-1]
     found = effects(audit.path, comparison, ranking, scoring)
     detection = ranking.read_json("detection.json") if "detection.json" in ranking.files else []
+    frozen = load_removal(removal)
+    policy = RemovalConfig(policy=frozen.policy, percent=frozen.percent or audit.config.removal.percent)
+    named = {variant.partition("-")[0] for variant in comparison.variants}
+    methods = [method for method in METHODS if method in named]
+    top, kinds = pd.read_parquet(latest["scores"].path("top_probes.parquet")), pd.read_parquet(probes.path("probes.parquet"))
+    bias_types = {str(id_): str(kind) for id_, kind in nearest_types(top, kinds).dropna().items()}
+    decided = frozen_decisions(removal, ranking, bias_types, policy.percent)
+    pairs = outside(results)["pairs"]
+    quality = quality_of(audit, corpus=corpus, probes=probes, gradients=latest["gradients"], pairs=pairs)
+    read = corpus.read_json("report.json")
     return {
         "audit": audit,
         "config": audit.config,
         "settings": dump(audit.config),
+        "choices": settings_in_words(audit.config, methods, policy),
         "comparison": comparison,
         "headline": headline(comparison),
         "sections": sections(comparison),
@@ -176,30 +226,59 @@ def _facts(audit: AuditFolder, inputs: Mapping[str, str], comparison: Comparison
         "effects_in_words": in_words(found),
         "effects_explained": EXPLAINED,
         "effects_scoring": scoring,
-        "answers": answers_side_by_side(audit.path, comparison).map(_printable).to_dict("records"),
-        "removal": load_removal(removal),
-        "decisions": decision_counts(removal),
-        "corpus": corpus.read_json("report.json"),
+        "answers": answers_side_by_side(audit.path, comparison).map(printable).to_dict("records"),
+        "removal": frozen,
+        "removal_key": removal.key,
+        "decided": decided,
+        "verdicts": VERDICTS,
+        "corpus": read,
+        "card": or_error(lambda: corpus_card(audit.config.corpus.path, read["digest"])),
+        "mentions": or_error(lambda: groups_mentioned(audit, corpus, frozen.ids)),
+        "leakage": probes.read_json("report.json")["leakage"],
+        "quality": quality,
+        "quality_figures": [metric for metric in quality.metrics if metric.name.count(".") == 1],  # over all probes
         "detection": [MetricResult.from_json(record) for record in detection],
-        "provenance": provenance(audit, [ranking, removal, corpus], comparison),
+        "limits": limits(audit, comparison, frozen, decided, quality, labelled=bool(detection)),
+        "provenance": provenance(results),
+        "outside": outside(results),
+        "commands": commands(audit, policy, methods),
         "environment": audit.environment,
     }
 
 
-def decision_counts(removal: Artefact) -> dict[str, dict[str, int]]:
-    """Verdicts by auditor in the frozen decision log, every decision counted as it was made (undone ones included)."""
-    counts: dict[str, Counter[str]] = {}
-    for line in removal.path("decisions.jsonl").read_text(encoding="utf8").splitlines():
-        action = json.loads(line)
-        for row in action.get("decisions", ()):
-            counts.setdefault(row.get("auditor") or action["auditor"], Counter())[row["verdict"]] += 1
-    return {auditor: dict(counter) for auditor, counter in counts.items()}
+def limits(
+    audit: AuditFolder, comparison: Comparison, removal: RemovalSet, decided: Decided, quality: ProbeQuality, *, labelled: bool
+) -> list[str]:
+    """What the audit does not show: what holds of every audit, and what is missing in this one."""
+    found = [
+        "CrowS-Pairs is US-centric and some of its pairs are noisy (Blodgett et al. 2021); 50 is chance, not “unbiased”.",
+        "Intervals are over pairs of one training seed a variant; training seeds differ too.",
+        "The convention of scoring moves the score by more than most mitigations do; compare only within a convention.",
+        "Influence is measured against these probes: a bias that they do not show is not looked for.",
+    ]
+    if removal.simulated:
+        found.append("Decisions were made by a program from known labels; they say nothing about how people would have decided.")
+    if not decided.second_reviews:
+        found.append("No second review: no example has inspected verdicts of two auditors, so their agreement is not measured.")
+    if removal.undecided:
+        found.append(f"{removal.undecided:,} of the {len(removal.ids):,} removed examples were removed without a decision on them.")
+    if not labelled:
+        found.append("No labels are known, so how much of the bias the ranking finds is estimated from decisions alone.")
+    if not any(name.partition("-")[0] == "random" for name in comparison.variants):
+        found.append("There is no random control: what removing any examples would have done is not measured.")
+    missing = sum(metric.value is None for metric in quality.metrics)
+    if quality.flags or missing:
+        found.append(f"The probing set: {len(quality.flags)} weaknesses were found, and {missing} figures could not be measured.")
+    if audit.config.model.name.startswith("bundled:"):
+        found.append("The bundled model's weights are dequantised from 4-bit; figures on it say little about large models.")
+    return found
 
 
-def provenance(audit: AuditFolder, artefacts: Sequence[Artefact], comparison: Comparison) -> pd.DataFrame:
-    """Stage, key and creation time of every result that the report stands on."""
-    rows = [{"stage": a.stage, "key": a.key, "created": a.created} for a in artefacts]
-    for variant, keys in comparison.provenance.items():
-        evaluation = open_artefact(audit.path, "evaluation", keys["evaluation"])
-        rows.append({"stage": f"evaluation of {variant_name(variant)}", "key": evaluation.key, "created": evaluation.created})
-    return pd.DataFrame(rows)
+def commands(audit: AuditFolder, policy: RemovalConfig, methods: Sequence[str]) -> list[str]:
+    """What makes the same audit again, from its audit.yaml and the frozen decisions; the second where this is not the config's own set."""
+    config = audit.config
+    found = ["biasdiff run audit.yaml --decisions decisions.jsonl"]
+    if set(methods) != set(config.mitigation.methods) or policy != config.removal:
+        options = "".join(f" --method {method}" for method in methods)
+        found.append(f"biasdiff mitigate {audit.id} --policy {policy.policy} --percent {policy.percent:g}{options}")
+    return [*found, f"biasdiff verify {audit.id}"]

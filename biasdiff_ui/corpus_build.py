@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import streamlit as st
 
@@ -12,6 +13,7 @@ from biasdiff_core.corpus.indicators import INDICATORS
 from biasdiff_core.corpus.mixes import CUSTOM, Ratio, parse_ratio
 from biasdiff_core.corpus.recipes import RECIPES, build, described
 from biasdiff_core.errors import BiasDiffError
+from biasdiff_core.review.curation import CuratedSet
 from biasdiff_core.workspace.audits import default_workspace
 from biasdiff_ui.data_source import TEXTS, choose_column, choose_source, columns_of, preset_path
 from biasdiff_ui.notices import errors_shown, plain, show_error
@@ -33,7 +35,8 @@ def build_corpus() -> None:
             ratio = None if name in INDICATORS else _ratio(rows[name]["ratio"])
             biased, neutral = (_source("biased", 1), _source("neutral", 0)) if name == CUSTOM else (None, None)
             if st.button("Build into the workspace", key="recipe_build", disabled=name == CUSTOM and None in (biased, neutral)):
-                st.session_state[BUILT] = str(_stored(build(name, seed=seed, ratio=ratio, biased=biased, neutral=neutral)))
+                made = build(name, seed=seed, ratio=ratio, biased=biased, neutral=neutral)
+                st.session_state[BUILT] = str(store(made, made.card.recipe))
         if BUILT in st.session_state:
             with errors_shown():
                 _built(Path(st.session_state[BUILT]))
@@ -59,9 +62,9 @@ def _source(side: str, label: int) -> Source | None:
     return chosen_source(path, str(choose_column(f"Column of the {side} texts", columns, f"recipe_{side}_text", TEXTS)), label)
 
 
-def _stored(built: Built) -> Path:
+def store(built: Built | CuratedSet, name: str) -> Path:
     """The file in the workspace, named by its content: what an audit was made from never changes under it."""
-    target = default_workspace() / FOLDER / f"{built.card.recipe}-{built.card.digest[:12]}.csv"
+    target = default_workspace() / FOLDER / f"{name}-{built.card.digest[:12]}.csv"
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
         card_path(target).unlink(missing_ok=True)  # of a build that was killed before its file was there
@@ -73,8 +76,13 @@ def _built(path: Path) -> None:
     card = read_card(path)
     st.text(str(path))
     st.markdown("  \n".join(plain(line) for line in card.lines()))
-    what = "probes" if card.recipe in INDICATORS else "corpus"
+    what: Literal["corpus", "probes"] = "probes" if card.recipe in INDICATORS else "corpus"
     if st.button(f"Use as the {what} of a new audit", key="recipe_use"):
-        preset_path(f"new_{what}", str(path))
-        st.session_state["new_audit_open"] = True
-        st.switch_page("pages/audits.py")
+        use_in_new_audit(what, path)
+
+
+def use_in_new_audit(what: Literal["corpus", "probes"], path: Path) -> None:
+    """Go to the form of a new audit, with this file in it."""
+    preset_path(f"new_{what}", str(path))
+    st.session_state["new_audit_open"] = True
+    st.switch_page("pages/audits.py")

@@ -43,6 +43,8 @@ def findings(report: CorpusReport, corpus: pd.DataFrame, leaks: LeakageReport, p
     """What reading found, each with the rows that it is about."""
     st.subheader("What reading found")
     lines = {"without text, left out": report.empty_lines, "cut to the token limit": report.truncated_lines}
+    if report.unprompted_lines:
+        lines["with an empty prompt, learned without one"] = report.unprompted_lines
     words = [f"{count(len(at), 'row')} {what}" + (f": {listed(at)}." if at else ".") for what, at in lines.items()]
     words += [f"{what}: none." for what, found in _kinds(report, leaks).items() if not found]
     st.markdown("  \n".join(plain(line) for line in words))

@@ -39,10 +39,12 @@ def thinned(curve: pd.DataFrame, points: int = POINTS) -> pd.DataFrame:
 def label_curves(key: str, _examples: Examples) -> dict[str, pd.DataFrame]:
     """Curves against the known labels: influence and the baselines. `key`: of the ranking."""
     table = _examples.table
-    orders = {"influence": table["label"]}
-    for name in BASELINES:
-        orders[name] = table.sort_values([name, "id"], ascending=[False, True])["label"]
-    return {name: thinned(detection_curve(labels.astype(int).tolist())) for name, labels in orders.items()}
+    labels = table["label"].to_numpy(dtype=int)
+    by_id = np.argsort(table["id"].array)
+    orders = {"influence": np.arange(len(table))}
+    for name in BASELINES:  # ties by id, as in every ranking
+        orders[name] = by_id[np.argsort(-table[name].to_numpy()[by_id], kind="stable")]
+    return {name: thinned(detection_curve(labels[order].tolist())) for name, order in orders.items()}
 
 
 @st.cache_resource(max_entries=8, show_spinner=False)
@@ -57,10 +59,11 @@ def estimated_curves(key: str, head: str, _examples: Examples, _log: DecisionLog
     return pd.DataFrame(rows, columns=["percent", "name", "value", "low", "high"]).astype({"value": float, "low": float, "high": float})
 
 
-def label_figure(curves: Mapping[str, pd.DataFrame], percent: float) -> go.Figure:
-    """Two panels, coverage over precision, a line a scorer."""
+@st.cache_resource(max_entries=64, show_spinner=False)
+def label_figure(key: str, percent: float, _examples: Examples) -> go.Figure:
+    """Two panels, coverage over precision, a line a scorer. `key`: of the ranking."""
     figure = _panels(percent)
-    for name, curve in curves.items():
+    for name, curve in label_curves(key, _examples).items():
         colour, dash = LINES[name]
         style = {"mode": "lines", "name": name, "legendgroup": name, "line": {"color": colour, "dash": dash, "width": 2}}
         for row, column in enumerate(("coverage", "precision"), start=1):
@@ -108,7 +111,7 @@ def draw_curves(examples: Examples, log: DecisionLog, percent: float) -> None:
     """The curves against known labels; without labels, the estimates from inspected decisions; without these, what to do."""
     alt = f"Coverage and precision over the selection percentage, cut at {percent:g} %."
     if examples.labelled:
-        st.plotly_chart(label_figure(label_curves(examples.key, examples), percent), key="curves", config=NO_BAR, alt=alt)
+        st.plotly_chart(label_figure(examples.key, percent, examples), key="curves", config=NO_BAR, alt=alt)
         return
     if not any(decision.inspected for decision in log.current().values()):
         st.info("No labels are known, and nothing is inspected yet. Review some examples, and coverage and precision are estimated here.")

@@ -12,6 +12,7 @@ import pandas as pd
 import streamlit as st
 from streamlit.runtime.uploaded_file_manager import UploadedFile
 
+from biasdiff_core.config import ProbeConfig
 from biasdiff_core.corpus.sources import DEMO, READERS, open_source
 from biasdiff_core.workspace.artefacts import write_atomic
 from biasdiff_core.workspace.audits import default_workspace
@@ -82,6 +83,18 @@ def choose_column(label: str, columns: Sequence[str], key: str, likely: Sequence
     index = next((folded[name] for name in likely if name in folded), 0)
     chosen = st.selectbox(label, range(len(options)), index=index, format_func=options.__getitem__, key=key)
     return None if optional and chosen == 0 else options[chosen]
+
+
+def choose_probe_columns(path: str, columns: Sequence[str], key: str) -> ProbeConfig:
+    """The columns of a probing set, side by side. `key`: prefix of the widgets' keys."""
+    boxes = st.columns(3)
+    with boxes[0]:
+        text = choose_column("Text column", columns, f"{key}_text", (*TEXTS, "stereotype"))
+    with boxes[1]:
+        twin = choose_column("Twin column", columns, f"{key}_twin", ("twin", "anti_stereotype"), optional=True)
+    with boxes[2]:
+        kind = choose_column("Bias type column", columns, f"{key}_type", ("bias_type", "type"), optional=True)
+    return ProbeConfig(path=path, text_column=str(text), twin_column=twin, bias_type_column=kind)
 
 
 def show_preview(preview: pd.DataFrame, title: str) -> None:

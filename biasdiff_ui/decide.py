@@ -36,11 +36,22 @@ def _log(workspace: str, audit_id: str, key: str, _audit: Audit, _examples: Exam
 
 def verdict_column(examples: Examples, decisions: Mapping[str, Decision]) -> pd.Series:
     """The verdict that holds on each ranked example, `undecided` where there is none."""
-    found = np.full(len(examples.ids), UNDECIDED, dtype=object)
+    return _column(examples, decisions, "verdict", [UNDECIDED, *VERDICTS])
+
+
+def auditor_column(examples: Examples, decisions: Mapping[str, Decision]) -> pd.Series:
+    """Whose decision holds on each ranked example, empty where there is none."""
+    return _column(examples, decisions, "auditor", ["", *sorted({decision.auditor for decision in decisions.values()})])
+
+
+def _column(examples: Examples, decisions: Mapping[str, Decision], field: str, values: Sequence[str]) -> pd.Series:
+    """What `field` of the decision on each ranked example is, one of `values`, the first of them where there is none."""
+    number = {value: code for code, value in enumerate(values)}
+    codes = np.zeros(len(examples.ids), dtype=np.int16)
     for id_, decision in decisions.items():
         if id_ in examples.place:
-            found[examples.place[id_]] = decision.verdict
-    return pd.Series(found, index=examples.table.index)
+            codes[examples.place[id_]] = number[getattr(decision, field)]
+    return pd.Series(pd.Categorical.from_codes(codes, list(values)), index=examples.table.index)
 
 
 def attempt(act: Callable[[], str]) -> None:
@@ -96,8 +107,8 @@ def bulk_panel(log: DecisionLog, shown: Sequence[str], top: Sequence[str], perce
     `shown`: ids under filter and lasso; `top`: ids within the cut; `selection`: what filter and lasso say.
     """
     targets = {
-        f"Shown now (filter and lasso): {len(shown)}": (shown, selection),
-        f"Top {percent:g} % of the ranking: {len(top)}": (top, {"page": "explore", "top_percent": percent}),
+        f"Shown now (filter and lasso): {len(shown):,}": (shown, selection),
+        f"Top {percent:g} % of the ranking: {len(top):,}": (top, {"page": "explore", "top_percent": percent}),
     }
     st.caption("A bulk act: its examples count as **not inspected**, and never enter the estimates.")
     with st.container(horizontal=True, vertical_alignment="bottom"):
@@ -106,7 +117,7 @@ def bulk_panel(log: DecisionLog, shown: Sequence[str], top: Sequence[str], perce
         reason = st.text_input("Reason", key="bulk-reason", width=260)
         ids, source = targets[target]
         st.button(
-            f"Label {len(ids)} examples …",
+            f"Label {len(ids):,} examples …",
             key="bulk-ask",
             disabled=not len(ids),
             on_click=_ask,
@@ -124,10 +135,10 @@ def _ask(pending: dict[str, Any]) -> None:
 def _confirm(log: DecisionLog, pending: Mapping[str, Any]) -> None:
     words = WORDS[pending["verdict"]]
     over = len(log.current().keys() & set(pending["ids"]))
-    replaced = f" {over} of them have a decision, which this one replaces." if over else ""
-    st.warning(f"Label {len(pending['ids'])} examples as {words}, without having inspected them one by one?{replaced}")
+    replaced = f" {over:,} of them have a decision, which this one replaces." if over else ""
+    st.warning(f"Label {len(pending['ids']):,} examples as {words}, without having inspected them one by one?{replaced}")
     with st.container(horizontal=True):
-        st.button(f"Yes, label {len(pending['ids'])} as {words}", key="bulk-yes", type="primary", on_click=_bulk, args=(log, pending))
+        st.button(f"Yes, label {len(pending['ids']):,} as {words}", key="bulk-yes", type="primary", on_click=_bulk, args=(log, pending))
         st.button("Cancel", key="bulk-no", on_click=st.session_state.pop, args=(PENDING, None))
 
 
@@ -136,7 +147,7 @@ def _bulk(log: DecisionLog, pending: Mapping[str, Any]) -> None:
 
     def act() -> str:
         log.decide_many(pending["ids"], pending["verdict"], auditor(), pending["reason"], pending["selection"])
-        return f"{len(pending['ids'])} examples labelled as {WORDS[pending['verdict']]}. Undo takes all of it back."
+        return f"{len(pending['ids']):,} examples labelled as {WORDS[pending['verdict']]}. Undo takes all of it back."
 
     attempt(act)
 

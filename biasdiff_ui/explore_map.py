@@ -12,7 +12,7 @@ import streamlit as st
 
 from biasdiff_ui.verdicts import COLOURS, GREY, UNDECIDED, VERDICTS, WORDS
 
-ColourBy = Literal["influence", "decision", "source", "group", "known label"]
+ColourBy = Literal["influence", "decision", "bias type", "source", "group", "known label"]
 MAX_POINTS = 200_000
 SMALL = 20_000  # up to so many points the hover text carries the rank
 SYMBOLS = ("circle", "diamond", "triangle", "rect")  # a shape beside each colour
@@ -33,7 +33,7 @@ def classes(table: pd.DataFrame, verdicts: pd.Series, colour_by: ColourBy, cut: 
     """The classes of the rows of `table`. `cut`: how many examples the selection takes from the top of the ranking."""
     if colour_by == "influence":
         bounds = [cut / 2, cut, 2 * cut]
-        words = [f"top half of the cut (to rank {cut // 2})", f"rest of the cut (to {cut})", f"next (to {2 * cut})", "below"]
+        words = [f"top half of the cut (to rank {cut // 2:,})", f"rest of the cut (to {cut:,})", f"next (to {2 * cut:,})", "below"]
         return Classes(words=words, colours=INFLUENCE, codes=np.searchsorted(bounds, table["rank"].to_numpy(), side="left"))
     if colour_by == "decision":
         return _coded(
@@ -42,7 +42,7 @@ def classes(table: pd.DataFrame, verdicts: pd.Series, colour_by: ColourBy, cut: 
     if colour_by == "known label":
         labels = pd.Series(np.select([table["label"] == 1, table["label"] == 0], ["biased", "not biased"], "unknown"))
         return _coded(labels, ["not biased", "biased", "unknown"], None, [COLOURS["not_biased"], COLOURS["biased"], GREY])
-    return _most_frequent(table[colour_by])
+    return _most_frequent(table["bias_type" if colour_by == "bias type" else colour_by])
 
 
 def _coded(values: pd.Series, order: Sequence[str], words: Sequence[str] | None, colours: Sequence[str]) -> Classes:
@@ -74,7 +74,8 @@ def map_spec(table: pd.DataFrame, found: Classes) -> dict[str, Any]:
     """The chart of the rows of `table` (x, y, rank, score): sent as Arrow, float32, a dataset a class."""
     columns = ["x", "y", "rank"] if len(table) <= SMALL else ["x", "y"]
     points = table[columns].astype({"x": np.float32, "y": np.float32})
-    present = [code for code in range(len(found.words)) if (found.codes == code).any()]
+    counts = np.bincount(found.codes, minlength=len(found.words))
+    present = [int(code) for code in np.argsort(-counts, kind="stable") if counts[code]]  # the rarer, the further in front
     size = 7 if len(table) <= 2_000 else 4 if len(table) <= SMALL else 2
     series = [
         {
@@ -90,12 +91,13 @@ def map_spec(table: pd.DataFrame, found: Classes) -> dict[str, Any]:
         }
         for place, code in enumerate(present)
     ]
+    legend = [found.words[code] for code in sorted(present)]
     hidden = {part: {"show": False} for part in ("axisLabel", "axisTick", "axisLine", "splitLine")}
     axis = {"type": "value", "scale": True, **hidden}
     return {
         "animation": False,
         "dataset": [{"source": points[found.codes == code]} for code in present],
-        "legend": {"top": 34, "left": 0, "type": "scroll", "itemWidth": 10, "itemHeight": 10},
+        "legend": {"data": legend, "top": 34, "left": 0, "type": "scroll", "itemWidth": 10, "itemHeight": 10},
         "toolbox": {
             "left": 0,
             "top": 0,

@@ -23,13 +23,13 @@ def strip(examples: Examples, decisions: Mapping[str, Decision], review: Review,
     """Five figures: examples, candidates, decided, precision and coverage, style alarm."""
     columns = st.columns([2, 3, 3, 4, 5], gap="small")
     unranked = len(examples.corpus_ids) - len(examples.ids)
-    _figure(columns[0], "Examples", f"{len(examples.ids):,}", f"{unranked} without a rank" if unranked else "all ranked")
+    _figure(columns[0], "Examples", f"{len(examples.ids):,}", f"{unranked:,} without a rank" if unranked else "all ranked")
     undecided = int((verdicts.iloc[:cut] == "undecided").sum())
-    _figure(columns[1], "Candidates", f"{cut:,}", f"top {percent:g} % · {undecided} undecided")
+    _figure(columns[1], "Candidates", f"{cut:,}", f"top {percent:g} % · {undecided:,} undecided")
     counts = Counter(decision.verdict for decision in decisions.values())
     inspected = sum(decision.inspected for decision in decisions.values())
-    parts = " · ".join(f"{counts[verdict]} {WORDS[verdict]}" for verdict in VERDICTS if counts[verdict])
-    _figure(columns[2], "Decided", f"{len(decisions):,}", f"{parts} · {inspected} inspected" if parts else "nothing yet")
+    parts = " · ".join(f"{counts[verdict]:,} {WORDS[verdict]}" for verdict in VERDICTS if counts[verdict])
+    _figure(columns[2], "Decided", f"{len(decisions):,}", f"{parts} · {inspected:,} inspected" if parts else "nothing yet")
     coverage, precision = figures_at(examples, review, cut)
     source = "known labels" if examples.labelled else "estimated from inspected decisions"
     if not examples.labelled and coverage.value is None:

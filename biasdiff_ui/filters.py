@@ -6,68 +6,130 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil, floor, log10
 from sys import float_info
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 import streamlit as st
 
+from biasdiff_core.errors import DataError
 from biasdiff_ui.verdicts import UNDECIDED, VERDICTS, WORDS
 
-TEXT, DECISION, SOURCE, GROUP, SCORE = "find", "decision", "from", "about", "score"
-KEYS = (TEXT, DECISION, SOURCE, GROUP, SCORE)
+Copies = Literal["all", "repeated", "one of each"]
+COPIES: tuple[Copies, ...] = get_args(Copies)
+TEXT, REGEX, DECISION, TYPE, SOURCE, GROUP, SCORE = "find", "regex", "decision", "type", "from", "about", "score"
+FIRST, LAST, AUDITOR, COPY = "rank_from", "rank_to", "by", "copies"
+KEYS = (TEXT, REGEX, DECISION, TYPE, SOURCE, GROUP, SCORE, FIRST, LAST, AUDITOR, COPY)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Filter:
-    """All conditions must hold; an empty one always does. `low`, `high`: bounds of the score, None = open."""
+    """All conditions must hold; an empty one always does.
+
+    `text`: part of the text or prompt, any case, as it is or, with `regex`, as a regular expression (RE2, whose time grows with the text
+    alone). `low`, `high`: bounds of the score, `first`, `last`: of the rank, None = open. `copies`: all, only what has duplicates, or the
+    best rank of each group of them.
+    """
 
     text: str = ""
+    regex: bool = False
     verdicts: tuple[str, ...] = ()
+    bias_types: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
     low: float | None = None
     high: float | None = None
+    first: int | None = None
+    last: int | None = None
+    auditors: tuple[str, ...] = ()
+    copies: Copies = "all"
 
-    def mask(self, table: pd.DataFrame, verdicts: pd.Series) -> np.ndarray:
-        """Which rows pass, [rows] bool. `verdicts`: verdict of each row, `undecided` where there is none."""
+    def mask(self, table: pd.DataFrame, verdicts: pd.Series, auditors: pd.Series) -> np.ndarray:
+        """Which rows pass, [rows] bool. `verdicts`, `auditors`: of the decision on each row, `undecided` and empty where there is none.
+
+        Raises DataError when the text is to be a regular expression and is none.
+        """
         keep = np.ones(len(table), dtype=bool)
         if self.text.strip():
-            keep &= table["searched"].str.contains(self.text.strip().casefold(), regex=False).to_numpy(dtype=bool)
-        for column, wanted in ((verdicts, self.verdicts), (table["source"], self.sources), (table["group"], self.groups)):
+            keep &= self._found(table["text"]) | self._found(table["prompt"])
+        values = ((verdicts, self.verdicts), (auditors, self.auditors))
+        named = (("bias_type", self.bias_types), ("source", self.sources), ("group", self.groups))
+        for column, wanted in (*values, *((table[name], wanted) for name, wanted in named)):
             if wanted:
                 keep &= column.isin(wanted).to_numpy()
-        if self.low is not None:
-            keep &= (table["score"] >= self.low).to_numpy()
-        if self.high is not None:
-            keep &= (table["score"] <= self.high).to_numpy()
+        for name, low, high in (("score", self.low, self.high), ("rank", self.first, self.last)):
+            if low is not None:
+                keep &= (table[name] >= low).to_numpy()
+            if high is not None:
+                keep &= (table[name] <= high).to_numpy()
+        if self.copies != "all":
+            keep &= (table["copy"] > 0 if self.copies == "repeated" else table["copy"] <= 1).to_numpy()
         return keep
+
+    def _found(self, texts: pd.Series) -> np.ndarray:
+        """Which of the texts [rows] hold the wanted one. Arrow looks through 100,000 of them in a few hundredths of a second."""
+        if texts.isna().all():
+            return np.zeros(len(texts), dtype=bool)
+        match = pc.match_substring_regex if self.regex else pc.match_substring
+        try:
+            found = match(pa.array(texts, pa.large_string()), self.text.strip(), ignore_case=True)
+        except pa.ArrowInvalid as error:
+            raise DataError(f"{self.text.strip()!r} is no regular expression: {error}.", "Correct it, or turn Regex off.") from error
+        return np.asarray(found.fill_null(False).to_numpy(zero_copy_only=False), dtype=bool)
 
     def record(self) -> dict[str, Any]:
         """The conditions that are set, as plain values, for the record of a decision."""
         given = {
             "text": self.text.strip(),
+            "regex": self.regex and bool(self.text.strip()),
             "decision": list(self.verdicts),
+            "bias_type": list(self.bias_types),
             "source": list(self.sources),
             "group": list(self.groups),
             "score_from": self.low,
             "score_to": self.high,
+            "rank_from": self.first,
+            "rank_to": self.last,
+            "decided_by": list(self.auditors),
+            "copies": "" if self.copies == "all" else self.copies,
         }
-        return {name: value for name, value in given.items() if value not in ("", [], None)}
+        return {name: value for name, value in given.items() if value not in ("", [], None) and value is not False}
 
 
-def filter_bar(table: pd.DataFrame) -> Filter:
-    """Draw the bar and return what it says."""
+def filter_bar(table: pd.DataFrame, auditors: pd.Series) -> Filter:
+    """Draw the bar and return what it says. `auditors`: as for `Filter.mask`."""
     with st.container(horizontal=True, vertical_alignment="bottom", key="filter-bar"):
         text = st.text_input("Text contains", key=TEXT, bind="query-params", placeholder="a word or phrase", width=220)
         verdicts = st.multiselect(
             "Decision", [UNDECIDED, *VERDICTS], format_func=WORDS.__getitem__, key=DECISION, bind="query-params", width=200
         )
+        bias_types = _choices("Bias type", table["bias_type"], TYPE)
         sources = _choices("Source", table["source"], SOURCE)
         groups = _choices("Group", table["group"], GROUP)
         low, high = _score_range(table["score"])
+        with st.popover("More filters"):
+            regex = st.toggle("The text is a regular expression", key=REGEX, bind="query-params")
+            first = st.number_input("From rank", 1, len(table), None, key=FIRST, bind="query-params")
+            last = st.number_input("To rank", 1, len(table), None, key=LAST, bind="query-params")
+            by = st.multiselect("Decided by", list(auditors.cat.categories[1:]), key=AUDITOR, bind="query-params")
+            copies = st.segmented_control("Duplicates", COPIES, default="all", required=True, key=COPY, bind="query-params")
         st.button("Clear filters", on_click=clear_filters)
-    return Filter(text=text or "", verdicts=tuple(verdicts), sources=sources, groups=groups, low=low, high=high)
+    return Filter(
+        text=text or "",
+        regex=regex,
+        verdicts=tuple(verdicts),
+        bias_types=bias_types,
+        sources=sources,
+        groups=groups,
+        low=low,
+        high=high,
+        first=first,
+        last=last,
+        auditors=tuple(by),
+        copies=copies or "all",
+    )
 
 
 def clear_filters() -> None:

@@ -57,6 +57,8 @@ def _panel(audit: Audit, was_live: bool, was_doing: str) -> None:
                 st.error(plain(job.error))
             if st.button("Resume", key=f"resume_{job.id}", type="primary", help="Finished stages are kept; it goes on from there."):
                 _resume(audit, job)
+        elif job.command[0] == "mitigate":
+            st.page_link("pages/compare.py", label="Read the result in Compare", query_params={"audit": audit.folder.id})
         with st.expander("Log"):
             st.code(tail(audit.folder.workspace, job) or "nothing yet", language=None)
 

@@ -27,6 +27,13 @@ def table(artefact: Artefact, name: str) -> pd.DataFrame:
     return _table(str(path))
 
 
+def require_payload(artefact: Artefact, folder: str, suffix: str) -> None:
+    """Raise ArtefactError when any file of this kind in this folder of the result is archived or lost."""
+    for name in artefact.files:
+        if name.startswith(f"{folder}/") and name.endswith(suffix):
+            artefact.path(name)
+
+
 def record(artefact: Artefact, name: str) -> Any:
     """One JSON file of a finished result. Shared between sessions: never changed in place."""
     return _json(str(artefact.folder), name, artefact.key, artefact)

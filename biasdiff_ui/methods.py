@@ -67,9 +67,7 @@ def choose_methods(audit: Audit, removal: RemovalSet) -> list[Method]:
                 st.caption(title)
             chosen += [method for method in methods if _card(audit, method, costs.seconds[method])]
     if chosen:
-        total = sum(costs.seconds[method] for method in chosen)
-        source = "measured here" if costs.measured else "not measured here yet"
-        st.markdown(plain(f"{', '.join(map(variant_name, chosen))}: about {duration(total)} with the evaluations ({source})."))
+        st.markdown(plain(total_words(costs, chosen)))
     return chosen
 
 
@@ -108,6 +106,13 @@ class MethodCosts:
 
     seconds: Mapping[Method, float]
     measured: bool
+
+
+def total_words(costs: MethodCosts, methods: Sequence[Method]) -> str:
+    """`retraining, NPO: about 9 min with the evaluations (measured here).`"""
+    total = sum(costs.seconds[method] for method in methods)
+    source = "measured here" if costs.measured else "not measured here yet"
+    return f"{', '.join(map(variant_name, methods))}: about {duration(total)} with the evaluations ({source})."
 
 
 def method_costs(audit: Audit, removal: RemovalSet) -> MethodCosts:

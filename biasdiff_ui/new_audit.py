@@ -13,14 +13,14 @@ from biasdiff_core.config.audit import ReviewConfig
 from biasdiff_core.config.model import BUNDLED_MODEL
 from biasdiff_core.config.presets import DEMO_CORPUS, DEMO_PROBES, PRESETS, preset
 from biasdiff_core.corpus.probes import read_probes
-from biasdiff_core.corpus.read import read_corpus
+from biasdiff_core.corpus.read import count_corpus
 from biasdiff_core.corpus.sources import DEMO
-from biasdiff_core.corpus.summary import CorpusReport
+from biasdiff_core.corpus.summary import CorpusCount
 from biasdiff_core.errors import BiasDiffError
 from biasdiff_core.model.source import locate, lora_settings
 from biasdiff_core.plan import predicted_cost
 from biasdiff_core.workspace.audits import default_workspace
-from biasdiff_ui.data_source import TEXTS, choose_column, choose_source, columns_of, show_preview, stamp
+from biasdiff_ui.data_source import TEXTS, choose_column, choose_probe_columns, choose_source, columns_of, show_preview, stamp
 from biasdiff_ui.evaluation_form import choose_evaluation
 from biasdiff_ui.format import count, duration
 from biasdiff_ui.jobs_view import start_job
@@ -126,17 +126,17 @@ def _corpus() -> tuple[CorpusConfig, int, bool] | None:
     except BiasDiffError as error:
         show_error(error)
         return None
-    repeated = len(report.duplicate_groups)
+    unprompted = f" {count(report.unprompted, 'row')} with an empty prompt." if report.unprompted else ""
     st.markdown(
         plain(
-            f"{count(report.rows_used, 'example')} of {count(report.rows_read, 'row')} can be used; {len(report.empty_lines)} empty, "
-            f"{count(repeated, 'group')} of duplicates. {_label_words(report)}"
+            f"{count(report.rows_used, 'example')} of {count(report.rows_read, 'row')} can be used; {report.empty} empty, "
+            f"{count(report.repeated, 'group')} of duplicates.{unprompted} {_label_words(report)}"
         )
     )
     return config, report.rows_used, bool(report.labels) and "unknown" not in report.labels
 
 
-def _label_words(report: CorpusReport) -> str:
+def _label_words(report: CorpusCount) -> str:
     return "Known labels: " + ", ".join(f"{number} × {label}" for label, number in report.labels.items()) + "." if report.labels else ""
 
 
@@ -173,8 +173,8 @@ TAGS = {"label": ("label", "is_biased", "biased"), "source": ("source", "kind", 
 
 
 @st.cache_data(max_entries=16, show_spinner="Checking the corpus")
-def _corpus_report(config: CorpusConfig, stamp_key: str) -> CorpusReport:
-    return read_corpus(config).report
+def _corpus_report(config: CorpusConfig, stamp_key: str) -> CorpusCount:
+    return count_corpus(config)
 
 
 def _probes() -> tuple[ProbeConfig, int] | None:
@@ -184,7 +184,7 @@ def _probes() -> tuple[ProbeConfig, int] | None:
         return None
     try:
         columns, preview = columns_of(path, "probes.csv")
-        config = DEMO_PROBES if path == DEMO else _probe_columns(path, columns)
+        config = DEMO_PROBES if path == DEMO else choose_probe_columns(path, columns, "new_probes")
         show_preview(preview, "Probes")
         probes, twins, kinds, notes = _probe_report(config, stamp(path))
     except BiasDiffError as error:
@@ -192,17 +192,6 @@ def _probes() -> tuple[ProbeConfig, int] | None:
         return None
     st.markdown(plain(f"{count(probes, 'probe')}, {twins} with an anti-stereotype twin, {count(kinds, 'bias type')}. {' '.join(notes)}"))
     return config, probes + twins
-
-
-def _probe_columns(path: str, columns: tuple[str, ...]) -> ProbeConfig:
-    boxes = st.columns(3)
-    with boxes[0]:
-        text = choose_column("Text column", columns, "new_probes_text", (*TEXTS, "stereotype"))
-    with boxes[1]:
-        twin = choose_column("Twin column", columns, "new_probes_twin", ("twin", "anti_stereotype"), optional=True)
-    with boxes[2]:
-        kind = choose_column("Bias type column", columns, "new_probes_type", ("bias_type", "type"), optional=True)
-    return ProbeConfig(path=path, text_column=str(text), twin_column=twin, bias_type_column=kind)
 
 
 @st.cache_data(max_entries=16, show_spinner="Checking the probes")

@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import streamlit as st
 
 from biasdiff_core.errors import BiasDiffError
-
-_MARKUP = re.compile(r"([\\`*_{}\[\]()#+\-.!|<>~$:&^=])")
-
-
-def plain(text: str) -> str:
-    """`text` such that Markdown shows it as it is: no link, picture, formula or colour comes of it; one paragraph."""
-    return _MARKUP.sub(r"\\\1", " ".join(text.split()))
+from biasdiff_core.report import plain
 
 
 def show_error(error: BiasDiffError) -> None:

@@ -14,30 +14,60 @@ from biasdiff_ui.verdicts import WORDS
 
 PAGE_ROWS = 200
 PREVIEW = 240
-OPEN = "rank"
+OPEN, SORT, DESCENDING = "rank", "sort", "descending"
+DECISION = "decision"
 
 
 def ranked_table(shown: pd.DataFrame, verdicts: pd.Series, selection: Mapping[str, Any]) -> None:
-    """One page of the rows `shown`. `selection`: what chose them; another choice starts at page 1 with no row open."""
+    """One page of the rows `shown`, in the order that is chosen. `selection`: what chose them; another starts at page 1, no row open."""
     if not len(shown):
         st.info("No example passes the filter and lasso. Clear them to see all.")
         return
-    key = digest_json(selection)[:8]
+    columns = sort_columns(shown)
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        by = st.selectbox("Sort by", list(columns), key=SORT, bind="query-params", width=200)
+        descending = st.toggle("Descending", key=DESCENDING, bind="query-params")
+    key = digest_json({**selection, "sort": [by, descending]})[:8]
     pages = -(-len(shown) // PAGE_ROWS)
     page = st.pagination(pages, key=f"page-{key}") if pages > 1 else 1
-    rows = shown.iloc[(page - 1) * PAGE_ROWS : page * PAGE_ROWS]
+    rows = in_order(shown, verdicts, columns[by], descending).iloc[(page - 1) * PAGE_ROWS : page * PAGE_ROWS]
     table = page_rows(rows, verdicts.loc[rows.index])
+    if by not in table:
+        table.insert(1, by, rows[columns[by]])
     name = f"rows-{key}-{page}"
     st.dataframe(
         table,
         hide_index=True,
         height=480,
         key=name,
-        on_select=partial(_open_row, name, table["rank"].tolist()),
+        on_select=partial(open_row, name, table["rank"].tolist()),
         selection_mode="single-row",
         column_config=COLUMNS,
         alt=f"Ranked examples, page {page} of {pages}",
     )
+
+
+def sort_columns(table: pd.DataFrame) -> dict[str, str]:
+    """What the table can be sorted by, in words, and the column of each."""
+    scorers = {f"rank by {name.removeprefix('rank:')}": name for name in table if name.startswith("rank:")}
+    return {
+        "rank": "rank",
+        DECISION: DECISION,
+        "bias type": "bias_type",
+        "source": "source",
+        "group": "group",
+        "tokens": "tokens",
+        **scorers,
+    }
+
+
+def in_order(rows: pd.DataFrame, verdicts: pd.Series, column: str, descending: bool) -> pd.DataFrame:
+    """All `rows`, not one page of them, sorted by a column; ties as they stand, which is by rank."""
+    if column == "rank" and not descending:
+        return rows
+    values = verdicts.loc[rows.index] if column == DECISION else rows[column]
+    order = values.reset_index(drop=True).sort_values(ascending=not descending, kind="stable").index
+    return rows.iloc[order]
 
 
 COLUMNS = {
@@ -50,16 +80,17 @@ COLUMNS = {
 
 def page_rows(rows: pd.DataFrame, verdicts: pd.Series) -> pd.DataFrame:
     """What is sent of a page: rank, score, decision, text cut to a preview, and the columns that the corpus has."""
-    page = pd.DataFrame({"rank": rows["rank"], "score": rows["score"], "decision": verdicts.map(WORDS)})
+    page = pd.DataFrame({"rank": rows["rank"], "score": rows["score"], DECISION: verdicts.map(WORDS)})
     page["text"] = rows["text"].where(rows["text"].str.len() <= PREVIEW, rows["text"].str.slice(0, PREVIEW) + " …")
-    for name in ("source", "group"):
-        page[name] = rows[name]
+    for name in ("bias_type", "source", "group"):
+        page[name.replace("_", " ")] = rows[name]
     if rows["label"].notna().any():
         page["known label"] = rows["label"].map({1.0: "biased", 0.0: "not biased"})
     return page
 
 
-def _open_row(key: str, ranks: list[int]) -> None:
+def open_row(key: str, ranks: list[int]) -> None:
+    """Open the example whose row was clicked in the table `key`. `ranks`: of its rows."""
     chosen = st.session_state[key]["selection"]["rows"]
     if chosen:
         st.session_state[OPEN] = ranks[chosen[0]]

@@ -11,6 +11,7 @@ from biasdiff_core.audit import Audit
 from biasdiff_core.config import RemovalConfig
 from biasdiff_core.effect import predicted_change
 from biasdiff_core.errors import BiasDiffError
+from biasdiff_core.evidence import nearest_types
 from biasdiff_core.plan import removals
 from biasdiff_core.review.removal import RemovalSet, removal_set
 from biasdiff_ui.format import count, moment
@@ -66,7 +67,8 @@ def predicted_words(ranking: pd.DataFrame, removed: Sequence[str]) -> str:
 def compositions(audit: Audit, removal: RemovalSet) -> None:
     """Groups, sources and bias types before and after."""
     corpus = table(audit.artefact("corpus"), "corpus.parquet").set_index("id")
-    columns = {"group": corpus["group"], "bias type of the nearest probe": nearest_types(audit), "source": corpus["source"]}
+    top, probes = table(audit.artefact("scores"), "top_probes.parquet"), table(audit.artefact("probes"), "probes.parquet")
+    columns = {"group": corpus["group"], "bias type of the nearest probe": nearest_types(top, probes), "source": corpus["source"]}
     for name, values in columns.items():
         if values.notna().any():
             st.caption(f"By {name}")
@@ -86,13 +88,6 @@ def composition(values: pd.Series, removed: Sequence[str], name: str) -> pd.Data
     counts["after"] = counts["before"] - counts["removed"]
     counts["removed, %"] = 100.0 * counts["removed"] / counts["before"]
     return counts.sort_values(["removed", name], ascending=[False, True], ignore_index=True)
-
-
-def nearest_types(audit: Audit) -> pd.Series:
-    """For every example the bias type of the probe whose gradient is nearest to its own."""
-    nearest = table(audit.artefact("scores"), "top_probes.parquet").query("place == 1").set_index("id")["probe"]
-    kinds = table(audit.artefact("probes"), "probes.parquet").set_index("id")["bias_type"]
-    return nearest.map(kinds)
 
 
 def frozen_sets(audit: Audit) -> None:

@@ -3,8 +3,15 @@
 
 const cards = new Map(); // by instance: a data update calls the function below again, and must find the same state
 
-const KEYS_BACK = ["z", "Backspace"];
-const KEY_SKIP = "s";
+// What a token's background shows. Okabe and Ito's colours, thin enough for the text on it in either palette; `of`: where the value
+// stands in a piece [characters, loss, influence].
+const SHADINGS = ["none", "influence", "loss"];
+const SHADES = {
+  influence: { of: 2, up: "213 94 0", down: "0 114 178", say: (value) => `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(4)}` },
+  loss: { of: 1, up: "0 158 115", down: "0 158 115", say: (value) => `${value.toFixed(2)} nats` },
+};
+const THICKEST = 0.55;
+const STRONGEST = 3; // tokens named in the legend
 
 function element(tag, className, text) {
   const made = document.createElement(tag);
@@ -19,6 +26,72 @@ function typing(event) {
   return target.closest("input, textarea, select, [contenteditable]") !== null || target.isContentEditable;
 }
 
+function pieces(card) {
+  return card.shades ? [...card.shades.prompt, ...card.shades.text] : [];
+}
+
+// The largest value among the card's tokens, which is shaded most.
+function top(card, shade) {
+  return Math.max(...pieces(card).map((piece) => Math.abs(piece[shade.of] ?? 0)), Number.MIN_VALUE);
+}
+
+// The text, inert, shaded where it is asked for. Pieces count characters (code points), as the server does.
+function drawText(parent, text, cut, card, mode) {
+  const shade = SHADES[mode];
+  if (!shade || !card.shades) {
+    parent.textContent = text;
+    return;
+  }
+  const characters = Array.from(text);
+  const most = top(card, shade);
+  let start = 0;
+  parent.replaceChildren();
+  for (const [length, loss, influence] of cut) {
+    const span = element("span", "", characters.slice(start, start + length).join(""));
+    const value = shade.of === 1 ? loss : influence;
+    const words = [influence === null ? "" : `influence ${SHADES.influence.say(influence)}`, loss === null ? "" : `loss ${SHADES.loss.say(loss)}`];
+    span.title = words.filter(Boolean).join(", ");
+    if (value !== null) span.style.backgroundColor = `rgb(${value < 0 ? shade.down : shade.up} / ${(THICKEST * Math.abs(value)) / most})`;
+    parent.append(span);
+    start += length;
+  }
+}
+
+function swatch(colour, words) {
+  const mark = element("span", "swatch");
+  mark.style.backgroundColor = `rgb(${colour} / ${THICKEST})`;
+  const made = element("span", "");
+  made.append(mark, words);
+  return made;
+}
+
+// What the shading shows, in words, with the strongest tokens and their numbers, which colour and tooltip alone would keep from some.
+function legend(card, mode, unshaded) {
+  const shade = SHADES[mode];
+  if (!shade) return [];
+  if (!card.shades) return [element("span", "", unshaded)];
+  const says =
+    mode === "influence"
+      ? [swatch(shade.up, "raises"), swatch(shade.down, "lowers"), element("span", "", "the example's mean cosine to the probes, by what the model reads here")]
+      : [swatch(shade.up, "loss: the model did not expect this token")];
+  const named = strongest(card, shade).map(([words, value]) => `“${words}” ${shade.say(value)}`);
+  const rest = mode === "influence" && card.shades.rest ? `; ${shade.say(card.shades.rest)} at no token: special tokens, shared momentum` : "";
+  return [...says, element("span", "", `Strongest: ${named.join(", ")}${rest}`)];
+}
+
+function strongest(card, shade) {
+  const found = [];
+  for (const part of ["prompt", "text"]) {
+    const characters = Array.from(card[part]);
+    let start = 0;
+    for (const piece of card.shades[part]) {
+      const words = characters.slice(start, (start += piece[0])).join("").trim();
+      if (piece[shade.of] !== null && words) found.push([words, piece[shade.of]]);
+    }
+  }
+  return found.sort(([, a], [, b]) => Math.abs(b) - Math.abs(a)).slice(0, STRONGEST);
+}
+
 class Card {
   constructor(root) {
     this.name = crypto.getRandomValues(new Uint32Array(2)).join("-");
@@ -28,6 +101,8 @@ class Card {
     this.known = new Map(); // place -> card
     this.probes = {};
     this.shown = null;
+    this.waits = false; // for a queue that it has asked for: until then nothing is shown, so nothing can be judged
+    this.shading = SHADINGS[0];
     this.onKey = (event) => this.key(event);
     this.onLeave = (event) => { if (this.pending.length) event.preventDefault(); };
     this.root = element("section", "card");
@@ -48,6 +123,7 @@ class Card {
   update(data, send) {
     this.send = send;
     this.data = data;
+    this.waits = false;
     const done = data.acknowledged[this.name] ?? 0;
     this.pending = this.pending.filter((event) => event.number > done);
     this.probes = { ...this.probes, ...data.probes };
@@ -60,21 +136,41 @@ class Card {
     }
     for (const card of data.cards) this.known.set(card.place, card);
     if (!this.parts) this.build();
+    this.label();
     this.draw();
   }
 
-  get card() { return this.known.get(this.place); }
+  get card() { return this.waits ? undefined : this.known.get(this.place); }
 
   key(event) {
     if (event.repeat || event.isComposing || event.ctrlKey || event.metaKey || event.altKey || typing(event)) return;
-    if (document.querySelector('[role="dialog"]')) return;
+    if (!this.data.keys.on || document.querySelector('[role="dialog"]')) return;
     const pressed = event.key.length === 1 ? event.key.toLowerCase() : event.key;
-    const verdict = this.data.verdicts.find(([, , key]) => key === pressed);
-    if (verdict) this.judge(verdict[0]);
-    else if (pressed === KEY_SKIP) this.judge("skip");
-    else if (KEYS_BACK.includes(pressed)) this.back();
-    else return;
+    const act = pressed === "Backspace" ? "back" : Object.keys(this.data.keys.of).find((name) => this.data.keys.of[name] === pressed);
+    if (!act) return;
+    this.act(act);
     event.preventDefault();
+  }
+
+  act(name) {
+    if (name === "back") this.back();
+    else if (name === "similar") this.similar();
+    else if (name === "shade") this.shade();
+    else this.judge(name);
+  }
+
+  similar() {
+    const card = this.card;
+    if (!card || this.data.noSimilar) return;
+    this.log("similar", card, "");
+    this.waits = true;
+    this.draw();
+  }
+
+  shade() {
+    this.shading = SHADINGS[(SHADINGS.indexOf(this.shading) + 1) % SHADINGS.length];
+    this.shown = null;
+    this.draw();
   }
 
   judge(kind) {
@@ -117,15 +213,15 @@ class Card {
     text.append((parts.prompt = element("div", "prompt")), (parts.body = element("div", "body")));
     parts.body.tabIndex = 0;
     const buttons = element("div", "row verdicts");
-    parts.buttons = this.data.verdicts.map(([kind, word, key, colour, help]) => {
-      const button = this.button(word, key, () => this.judge(kind));
+    parts.buttons = this.data.verdicts.map(([kind, word, colour, help]) => {
+      const button = this.button(word, kind);
       button.classList.add("verdict");
       button.style.borderLeftColor = colour;
       button.title = help;
       return button;
     });
-    parts.buttons.push(this.button("skip", KEY_SKIP, () => this.judge("skip")));
-    parts.undo = this.button("back, undo", KEYS_BACK[0], () => this.back());
+    parts.buttons.push(this.button("skip", "skip"), (parts.similar = this.button("similar to this", "similar")));
+    parts.undo = this.button("back, undo", "back");
     buttons.append(...parts.buttons, parts.undo);
     const why = element("div", "row");
     parts.reason = element("select");
@@ -141,16 +237,31 @@ class Card {
     note.append(parts.note);
     why.append(reason, note);
     parts.why = element("div");
-    this.root.append(top, text, buttons, why, parts.why);
+    const shading = element("div", "row shading");
+    shading.append(this.button("shade by token", "shade"), (parts.legend = element("span", "legend")));
+    this.root.append(top, text, shading, buttons, why, parts.why);
   }
 
-  button(word, key, act) {
+  button(word, act) {
     const made = element("button");
     made.type = "button";
-    made.append(element("kbd", "", key.toUpperCase()), word);
-    made.setAttribute("aria-keyshortcuts", key);
-    made.addEventListener("click", act);
+    made.dataset.act = act;
+    made.append(element("kbd"), word);
+    made.addEventListener("click", () => this.act(act));
     return made;
+  }
+
+  // Hints follow the auditor's keys.
+  label() {
+    const { on, of } = this.data.keys;
+    for (const button of this.root.querySelectorAll("button[data-act]")) {
+      const key = of[button.dataset.act];
+      button.firstChild.textContent = key.toUpperCase();
+      button.firstChild.hidden = !on;
+      if (on) button.setAttribute("aria-keyshortcuts", key);
+      else button.removeAttribute("aria-keyshortcuts");
+    }
+    this.parts.similar.title = this.data.noSimilar || "The examples whose gradients are nearest to this one's, as a queue of its own";
   }
 
   draw() {
@@ -160,6 +271,7 @@ class Card {
     parts.saved.classList.toggle("waiting", waiting > 0);
     parts.undo.disabled = !this.trail.length;
     for (const button of parts.buttons) button.disabled = !card;
+    parts.similar.disabled = !card || Boolean(data.noSimilar);
     if (this.shown === card && card) return;
     this.shown = card;
     this.root.dataset.example = card ? card.id : "";
@@ -167,15 +279,20 @@ class Card {
       const over = this.place >= data.length;
       parts.where.textContent = `${Math.min(this.place, data.length)} of ${data.length} seen`;
       parts.prompt.hidden = true;
-      parts.body.textContent = over ? "This is the end of the queue. Refresh it to see what is left." : "Loading more …";
+      parts.legend.replaceChildren();
+      parts.body.textContent = this.waits
+        ? "Looking for similar examples …"
+        : over ? "This is the end of the queue. Refresh it to see what is left." : "Loading more …";
       parts.why.replaceChildren();
       return;
     }
     const where = [`${this.place + 1} of ${data.length} in the queue`, `rank ${card.rank} of ${card.total}`, `score ${card.score.toFixed(4)}`];
+    if (card.cosine !== null) where.unshift(`cosine ${card.cosine.toFixed(3)}`);
     parts.where.textContent = [...where, `source ${card.source}`, `group ${card.group}`].join(" · ");
     parts.prompt.hidden = !card.prompt;
-    parts.prompt.textContent = card.prompt;
-    parts.body.textContent = card.text;
+    drawText(parts.prompt, card.prompt, card.shades?.prompt, card, this.shading);
+    drawText(parts.body, card.text, card.shades?.text, card, this.shading);
+    parts.legend.replaceChildren(...legend(card, this.shading, data.unshaded));
     parts.body.scrollTop = 0;
     parts.why.replaceChildren(...this.why(card));
   }
@@ -204,6 +321,10 @@ class Card {
     }
     const ranks = card.scorers.map(([name, rank]) => `${name} ${rank}`).join(" · ");
     made.push(element("h3", "", "Rank by other scorers"), element("p", "probe", ranks));
+    if (card.checkpoints.length) {
+      const each = card.checkpoints.map(([name, rank]) => `${name}: ${rank}`).join(" · ");
+      made.push(element("h3", "", "Rank at each checkpoint, by mean cosine to the probes"), element("p", "probe", each));
+    }
     if (card.duplicates) made.push(element("p", "probe", `${card.duplicates} other example(s) have the same or nearly the same text.`));
     return made;
   }

@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import streamlit as st
 
-from biasdiff_core.errors import ReviewError
+from biasdiff_core.audit import Audit
+from biasdiff_core.errors import BiasDiffError
 from biasdiff_core.review.decisions import ADJUDICATION, DecisionLog
 from biasdiff_ui.auditors import given_records
+from biasdiff_ui.checkpoints import Ranks
 from biasdiff_ui.decide import PROBLEM, attempt
 from biasdiff_ui.examples import Examples
 from biasdiff_ui.review_events import acknowledged_number, fold_events, new_events, read_events, record_steps
+from biasdiff_ui.review_keys import Keys
 from biasdiff_ui.review_queue import STATE as QUEUE
 from biasdiff_ui.review_queue import Queue, probe_records, window
+from biasdiff_ui.similar import open_similar, similar_button
 from biasdiff_ui.state import auditor
-from biasdiff_ui.verdicts import COLOURS, HELP, KEYS, REASONS, VERDICTS, WORDS, Verdict
+from biasdiff_ui.token_shading import Shading
+from biasdiff_ui.verdicts import COLOURS, HELP, REASONS, VERDICTS, WORDS, Verdict
 
 KEY = "review-card"
-ACKNOWLEDGED, DONE = "review-acknowledged", "review-done"
+ACKNOWLEDGED = "review-acknowledged"
 FOLDER = Path(__file__).parent
 
 _component = st.components.v2.component(
@@ -31,12 +36,30 @@ _component = st.components.v2.component(
 )
 
 
-def review_card(examples: Examples, log: DecisionLog, queue: Queue) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Desk:
+    """What is reviewed. `no_similar`: why no similar examples can be looked for, or nothing; `ranks`: at each checkpoint."""
+
+    audit: Audit
+    examples: Examples
+    log: DecisionLog
+    no_similar: str
+    shading: Shading
+    ranks: Ranks
+
+
+def review_card(desk: Desk, queue: Queue, keys: Keys) -> None:
     """Draw the card of the queue's current example and record what it sends. An adjudicator's card shows the verdicts given."""
     settling = queue.kind == ADJUDICATION
     cards = [
-        {**card, "drawn": card["id"] in queue.drawn, "given": given_records(log, card["id"]) if settling else []}
-        for card in window(examples, queue)
+        {
+            **card,
+            "drawn": card["id"] in queue.drawn,
+            "given": given_records(desk.log, card["id"]) if settling else [],
+            "shades": desk.shading.cards.get(card["id"]),
+            "checkpoints": [[name, int(ranks[card["id"]])] for name, ranks in desk.ranks.items()],
+        }
+        for card in window(desk.examples, queue)
     ]
     data = {
         "queue": queue.token,
@@ -44,55 +67,64 @@ def review_card(examples: Examples, log: DecisionLog, queue: Queue) -> None:
         "place": queue.place,
         "length": len(queue.ids),
         "cards": cards,
-        "probes": probe_records(examples, cards),
+        "probes": probe_records(desk.examples, cards),
         "acknowledged": st.session_state.get(ACKNOWLEDGED, {}),
-        "verdicts": [[v, WORDS[v], KEYS[v], COLOURS[v], HELP[v]] for v in VERDICTS],
+        "keys": asdict(keys),
+        "verdicts": [[v, WORDS[v], COLOURS[v], HELP[v]] for v in VERDICTS],
         "reasons": list(REASONS),
+        "noSimilar": desk.no_similar,
+        "unshaded": desk.shading.unshaded,
     }
-    _component(key=KEY, data=data, on_log_change=lambda: take_events(log))
+    _component(key=KEY, data=data, on_log_change=lambda: take_events(desk))
 
 
-def take_events(log: DecisionLog) -> None:
+def take_events(desk: Desk) -> None:
     """Record the events that the card has sent (callback); what could not be recorded is not acknowledged, and comes again."""
     sent = (st.session_state[KEY] or {}).get("log")
     if not sent:
         return
     try:
-        record_events(log, sent)
-    except ReviewError as error:
+        record_events(desk, sent)
+    except BiasDiffError as error:
         st.session_state[PROBLEM] = error
 
 
-def record_events(log: DecisionLog, sent: Mapping[str, Any]) -> None:
-    """Record, acknowledge, and move on. `sent`: card, queue and events. Raises ReviewError."""
+def record_events(desk: Desk, sent: Mapping[str, Any]) -> None:
+    """Record, acknowledge, and move on. `sent`: card, queue and events. Raises BiasDiffError."""
     card = str(sent["card"])
     acknowledged: dict[str, int] = st.session_state.setdefault(ACKNOWLEDGED, {})
     if card not in acknowledged:
-        acknowledged[card] = acknowledged_number(log.actions(), card)
+        acknowledged[card] = acknowledged_number(desk.log.actions(), card)
     events = new_events(read_events(sent["events"]), acknowledged[card])
     if not events:
         return
-    balance = record_steps(log, fold_events(events), auditor(), card)
+    record_steps(desk.log, fold_events(events), auditor(), card)
     acknowledged[card] = events[-1].number
-    st.session_state[DONE] = st.session_state.get(DONE, 0) + balance
     queue: Queue | None = st.session_state.get(QUEUE)
     if queue is not None and queue.token == sent["queue"]:
-        st.session_state[QUEUE] = replace(queue, place=min(max(0, events[-1].place), len(queue.ids)))
+        st.session_state[QUEUE] = left = replace(queue, place=min(max(0, events[-1].place), len(queue.ids)))
+        if events[-1].kind == "similar":  # after it the card waits for the queue that it asked for
+            open_similar(desk.audit, desk.log, left, events[-1].example)
 
 
-def native_buttons(log: DecisionLog, queue: Queue) -> None:
-    """The same verdicts as plain buttons, bound to the example that is shown above them."""
+def native_buttons(desk: Desk, queue: Queue) -> None:
+    """The same acts as plain buttons, bound to the example that is shown above them."""
     id_ = queue.current
     if id_ is None:
         return
     if queue.kind == ADJUDICATION:
-        st.text("\n".join(": ".join(filter(None, given)) for given in given_records(log, id_)))
+        st.text("\n".join(": ".join(filter(None, given)) for given in given_records(desk.log, id_)))
     with st.container(horizontal=True, gap="small"):
         for verdict in VERDICTS:
             st.button(
-                WORDS[verdict].capitalize(), key=f"native-{verdict}", help=HELP[verdict], on_click=judge, args=(log, queue, id_, verdict)
+                WORDS[verdict].capitalize(),
+                key=f"native-{verdict}",
+                help=HELP[verdict],
+                on_click=judge,
+                args=(desk.log, queue, id_, verdict),
             )
         st.button("Skip", key="native-skip", on_click=_move_on, args=(queue, id_))
+        similar_button(desk.audit, desk.log, queue, id_, desk.no_similar)
 
 
 def judge(log: DecisionLog, queue: Queue, id_: str, verdict: Verdict) -> None:
@@ -100,7 +132,6 @@ def judge(log: DecisionLog, queue: Queue, id_: str, verdict: Verdict) -> None:
 
     def act() -> str:
         log.decide(id_, verdict, auditor(), st.session_state.get("native-reason", ""), queue.origin([id_]))
-        st.session_state[DONE] = st.session_state.get(DONE, 0) + 1
         _move_on(queue, id_)
         return f"Recorded: {WORDS[verdict]}."
 

@@ -12,8 +12,9 @@ from typing import Any, Literal, get_args
 from biasdiff_core.errors import ReviewError
 from biasdiff_core.review.decisions import VERDICTS, Action, Decision, DecisionLog, Verdict
 from biasdiff_core.review.design import origin
+from biasdiff_core.review.pace import own_decisions
 
-Move = Literal["skip", "back", "undo"]  # `back`: over a skipped card, which has no decision to take back
+Move = Literal["skip", "back", "undo", "similar"]  # `back`: over a skipped card, which has no decision to take back
 KINDS = (*VERDICTS, *get_args(Move))
 MAX_REASON = 500
 
@@ -122,34 +123,29 @@ def acknowledged_number(actions: Iterable[Action], card: str) -> int:
     return max(numbers, default=0)
 
 
-def record_steps(log: DecisionLog, steps: Sequence[Step], auditor: str, card: str) -> int:
-    """Write the steps to the log; how many verdicts were recorded less those taken back. Raises ReviewError."""
-    balance = 0
+def record_steps(log: DecisionLog, steps: Sequence[Step], auditor: str, card: str) -> None:
+    """Write the steps to the log. Raises ReviewError."""
     for step in steps:
         if isinstance(step, Judge):
             came_from = origin(step.queue, [id_ for id_, _, _ in step.judged], step.drawn, seed=log.audit_id)
             log.decide_each(step.judged, auditor, {**came_from, "card": card, "last": step.last})
-            balance += len(step.judged)
         else:
-            balance -= _take_back(log, step.example, auditor, card)
-    return balance
+            _take_back(log, step.example, auditor, card)
 
 
-def _take_back(log: DecisionLog, example: str, auditor: str, card: str) -> int:
+def _take_back(log: DecisionLog, example: str, auditor: str, card: str) -> None:
     """Undo one verdict of this card; what was recorded in the same action is recorded anew first, so that nothing else is lost.
 
     Nothing happens when there is no such verdict, so that an undo that is sent twice counts once.
     """
-    # Somebody else may have decided on the same example meanwhile, so what holds does not suffice.
-    own = log.by_auditor().get(auditor, {}) | {id_: held for id_, held in log.current().items() if held.auditor == auditor}
+    own = own_decisions(log, auditor)
     decision = own.get(example)
     if decision is None or not _of_card(decision, card):
-        return 0
+        return
     rest = [d for d in own.values() if d.action_id == decision.action_id and d.example_id != example]
     if rest:
         log.decide_each([(d.example_id, d.verdict, d.reason) for d in rest], auditor, decision.selection)
     log.undo(auditor, decision.action_id)
-    return 1
 
 
 def _of_card(decision: Decision, card: str) -> bool:

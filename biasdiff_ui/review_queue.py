@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -35,17 +35,29 @@ LETTERS = 300_000  # of all cards sent at once
 
 @dataclass(frozen=True, kw_only=True)
 class Queue:
-    """`token` names this making of it; `drawn`: those drawn at random; `place`: the card that the server holds to be the current one."""
+    """`token` names this making of it; `drawn`: those drawn at random; `place`: the card that the server holds to be the current one.
+
+    Of examples similar to one (`like`): their cosines to it, and the earlier queue, which one goes back to.
+    """
 
     token: str
-    made_of: tuple[str, str, str, Kind]
+    made_of: tuple[str, str, str, str]
     ids: tuple[str, ...]
-    drawn: frozenset[str]
+    drawn: frozenset[str] = frozenset()
     place: int = 0
+    like: str = ""
+    cosines: Mapping[str, float] = field(default_factory=dict)
+    earlier: Queue | None = None
 
     @property
-    def kind(self) -> Kind:
+    def kind(self) -> str:
+        """What is recorded of it with each decision: one of `KINDS`, or `similar to <id>`."""
         return self.made_of[-1]
+
+    @property
+    def chosen(self) -> Queue:
+        """The queue of a chosen kind that the way here began at."""
+        return self.earlier.chosen if self.earlier else self
 
     def origin(self, ids: Collection[str]) -> dict[str, Any]:
         """What is recorded of how these came to be shown."""
@@ -71,14 +83,19 @@ def in_order(ids: tuple[str, ...], kind: Kind, seed: str) -> tuple[tuple[str, ..
 
 
 def open_queue(audit_id: str, examples: Examples, kind: Kind, ids: Callable[[], tuple[str, ...]]) -> Queue:
-    """The session's queue; made anew, of `ids()`, only for another audit, ranking, auditor or kind, or after `refresh`."""
+    """The session's queue; made anew, of `ids()`, only for another audit, ranking, auditor or chosen kind, or after `refresh`."""
     queue: Queue | None = st.session_state.get(STATE)
     made_of = (audit_id, examples.key, auditor(), kind)
-    if queue is None or queue.made_of != made_of:
+    if queue is None or queue.chosen.made_of != made_of:
         ordered, drawn = in_order(ids(), kind, seed=audit_id)
-        queue = Queue(token=uuid.uuid4().hex[:12], made_of=made_of, ids=ordered, drawn=drawn)
+        queue = Queue(token=new_token(), made_of=made_of, ids=ordered, drawn=drawn)
         st.session_state[STATE] = queue
     return queue
+
+
+def new_token() -> str:
+    """A name for one making of a queue."""
+    return uuid.uuid4().hex[:12]
 
 
 def refresh() -> None:
@@ -95,7 +112,7 @@ def window(examples: Examples, queue: Queue) -> list[dict[str, Any]]:
         letters += len(card["text"]) + len(card["prompt"])
         if letters > LETTERS and place > queue.place + 1:
             break
-        cards.append({"place": place, **card})
+        cards.append({"place": place, "cosine": queue.cosines.get(card["id"]), **card})
     return cards
 
 

@@ -19,6 +19,7 @@ class StateKeys:
     audit: str = "audit"
     auditor: str = "auditor"
     warned: str = "content_warning_seen"
+    tour_closed: str = "tour_closed"
 
 
 STATE = StateKeys()

@@ -18,6 +18,7 @@ from biasdiff_core.workspace.progress import ProgressRecord, read_progress
 from biasdiff_ui.format import count, duration
 from biasdiff_ui.notices import plain, show_error
 
+REPAIRING = ("run", "mitigate")  # commands that go on to mitigations once the analysis is finished
 State = Literal["done", "running", "stale", "todo"]
 MARKS: dict[State, str] = {
     "done": ":green[:material/check:]",
@@ -75,7 +76,7 @@ class Standing:
         ]
         review = f"Review ({self.decided} decided)" if self.decided else "Review"
         freeze = f"Freeze the removal set ({self.removal_sets})" if self.removal_sets else "Freeze the removal set"
-        repairing = self.live and self.plan.finished
+        repairing = self.live and self.plan.finished and self.job is not None and self.job.command[0] in REPAIRING
         return [
             *found,
             Step(title=review, state="done" if self.decided else "todo"),
@@ -161,7 +162,11 @@ def opening(title: str, audit: Audit | None, empty: str = "") -> Standing | None
     """The head of a page: its title and the sentence. Without an audit, `empty` says what to do; None when there is nothing to show."""
     st.header(title)
     if audit is None:
-        st.markdown(plain(empty or "There is no audit in this workspace yet; start one on the Audits page."))
+        if empty:
+            st.markdown(plain(empty))
+        else:
+            st.markdown("There is no audit in this workspace yet; start one on the Audits page.")
+            st.page_link("pages/audits.py", label="Start an audit")
         return None
     try:
         at = standing(audit)

@@ -9,12 +9,14 @@ from biasdiff_ui.jobs_view import analysis_button, job_panel
 from biasdiff_ui.new_audit import new_audit
 from biasdiff_ui.state import current_audit
 from biasdiff_ui.timeline import opening
+from biasdiff_ui.tour import tour
 
 require_boot("audits")
 
 FORM = "new_audit_open"
 audit = current_audit()
 at = opening("Audits", audit, "There is no audit in this workspace yet; make the first one here: choose a model, a corpus and probes.")
+tour(audit.folder.id if audit is not None else None)
 if at is not None:
     job_panel(at)
     analysis_button(at)

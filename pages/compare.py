@@ -31,6 +31,7 @@ if audit is not None and at is not None:
     reports = audit.reports()
     if not reports:
         st.info("The comparison is shown here once a removal set was frozen and a method run on it, on the page Mitigate.")
+        st.page_link("pages/mitigate.py", label="Go on to Mitigate", query_params={"audit": audit.folder.id})
         st.stop()
     report = reports[0]
     if len(reports) > 1:

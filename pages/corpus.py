@@ -24,7 +24,7 @@ if audit is not None and at is not None and at.plan["probes"].done:
         report = CorpusReport.from_json(record(corpus, "report.json"))
         of_probes = record(probes, "report.json")
         st.caption(f"{report.rows_used:,} of {report.rows_read:,} rows read are used.")
-        st.text(report.source)
+        st.text(f"Read from: {report.source}")
         counts(report, rows)
         findings(report, rows, LeakageReport.from_json(of_probes["leakage"]), table(probes, "probes.parquet"), of_probes["notes"])
         group_coverage(audit, corpus.key, rows)

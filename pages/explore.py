@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from typing import get_args
 
+import numpy as np
 import streamlit as st
 
+from biasdiff_core.errors import DataError
 from biasdiff_ui.auditors import seen
 from biasdiff_ui.boot import require_boot
 from biasdiff_ui.curves import cut_size, draw_curves
 from biasdiff_ui.decide import (
+    auditor_column,
     bulk_panel,
     decision_log,
     history_panel,
     name_is_known,
+    origin_words,
     show_outcome,
     undo_button,
     verdict_buttons,
@@ -25,7 +29,9 @@ from biasdiff_ui.explore_map import MAX_POINTS, ColourBy, classes, draw_map, dra
 from biasdiff_ui.figures import strip
 from biasdiff_ui.filters import filter_bar
 from biasdiff_ui.lasso import area_record, inside_areas
+from biasdiff_ui.notices import plain, show_error
 from biasdiff_ui.ranking_table import open_rank, ranked_table
+from biasdiff_ui.search_view import sentence_search
 from biasdiff_ui.state import current_audit
 from biasdiff_ui.timeline import opening
 from biasdiff_ui.verdicts import WORDS
@@ -43,7 +49,8 @@ if audit is None or examples is None:
 log = decision_log(audit, examples)
 decisions, actions = log.current(), log.actions()
 table = examples.table
-verdicts = verdict_column(examples, seen(log, examples))
+in_view = seen(log, examples)
+verdicts, auditors = verdict_column(examples, in_view), auditor_column(examples, in_view)
 show_outcome()
 
 where, figures, slider, views, bar, below = (st.container() for _ in range(6))
@@ -60,8 +67,12 @@ with slider:
     )
 cut = cut_size(examples, percent)
 with bar:
-    chosen = filter_bar(table)
-passing = chosen.mask(table, verdicts)
+    chosen = filter_bar(table, auditors)
+    try:
+        passing = chosen.mask(table, verdicts, auditors)
+    except DataError as error:
+        show_error(error)
+        passing = np.zeros(len(table), dtype=bool)
 
 undecided = int((verdicts.iloc[:cut] == "undecided").sum())
 where.markdown(
@@ -98,9 +109,11 @@ with bar:
         if areas
         else f"**{int(passing.sum()):,} of {len(table):,}** shown"
     )
-    st.markdown(counted)
+    conditions = origin_words({"filter": chosen.record()})
+    st.markdown(counted + (f" · {plain(conditions)}" if conditions else ""))
 
 with below:
+    sentence_search(at, examples, verdicts)
     rank = open_rank(len(table))
     left, right = st.columns([3, 2], gap="medium") if rank else (st.container(), None)
     with left:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +13,18 @@ from biasdiff_core.audit import Audit
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def open_page(audit: Audit, page: str, auditor: str = "Ana", **state: Any) -> AppTest:
-    """`pages/<page>.py` on this audit; `state`: entries of the session before the first run."""
+def open_page(audit: Audit, page: str, auditor: str = "Ana", link: Mapping[str, str | list[str]] | None = None, **state: Any) -> AppTest:
+    """`pages/<page>.py` on this audit. `link`: more of its address; `state`: entries of the session before the first run."""
     app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60)
     app.query_params["audit"] = audit.folder.id
     app.session_state["auditor"] = auditor
     for name, value in state.items():
         app.session_state[name] = value
     app.run()
-    app.switch_page(f"pages/{page}.py").run()
+    app.switch_page(f"pages/{page}.py")
+    for name, value in (link or {}).items():
+        app.query_params[name] = value
+    app.run()
     assert not app.exception
     return app
 

@@ -258,7 +258,13 @@ def changed(config: Any, name: str) -> dict[str, Any]:
     value = getattr(config, name)
     if isinstance(value, MapConfig):
         return {name: MapConfig(train="sgd")}
-    return {name: {"all": "last", "last": "all"}[value] if isinstance(value, str) else value / 2 if isinstance(value, float) else value + 1}
+    return {
+        name: {"all": "last", "last": "all", "countsketch": "rademacher"}[value]
+        if isinstance(value, str)
+        else value / 2
+        if isinstance(value, float)
+        else value + 1
+    }
 
 
 # Configs.

@@ -203,17 +203,17 @@ def presses(*pressed: tuple[str, str, str]) -> list[Event]:
     ]
 
 
-def send(log: DecisionLog, auditor: str, card: str, *pressed: tuple[str, str]) -> int:
+def send(log: DecisionLog, auditor: str, card: str, *pressed: tuple[str, str]) -> None:
     """Key presses as one card sends them, all of them each time."""
     events = presses(*((kind, example, "undecided") for kind, example in pressed))
-    return record_steps(log, fold_events(new_events(events, acknowledged_number(log.actions(), card))), auditor, card)
+    record_steps(log, fold_events(new_events(events, acknowledged_number(log.actions(), card))), auditor, card)
 
 
 def test_a_press_counts_for_the_queue_it_was_made_in(tmp_path: Path) -> None:
     """Also when the auditor went on to another queue before it arrived: an adjudication must never pass for a judgement of one's own."""
     log = DecisionLog(database(tmp_path), "audit", known_ids="abcd")
     events = presses(("biased", "a", "random"), ("biased", "b", "random"), ("unsure", "c", ADJUDICATION), ("biased", "d", "undecided"))
-    assert record_steps(log, fold_events(events), "Ana", "1-1") == 4
+    record_steps(log, fold_events(events), "Ana", "1-1")
     assert [(link["count"], link["selection"]["queue"], link["selection"].get("drawn")) for link in log.links()] == [
         (2, "random", ["a", "b"]),
         (1, ADJUDICATION, None),
@@ -227,7 +227,7 @@ def test_undo_takes_back_ones_own_verdict_after_somebody_elses(tmp_path: Path) -
     judged = [("biased", "a"), ("unsure", "b")]
     send(log, "Ana", "1-1", *judged)
     send(log, "Bo", "2-2", ("not_biased", "a"), ("not_biased", "b"))
-    assert send(log, "Ana", "1-1", *judged, ("undo", "a")) == -1
+    send(log, "Ana", "1-1", *judged, ("undo", "a"))
 
     def verdicts(held: dict[str, Decision]) -> dict[str, str]:
         return {id_: decision.verdict for id_, decision in held.items()}

@@ -35,7 +35,7 @@ def test_text_twin_and_bias_type(tmp_path: Path) -> None:
     assert [(p.text, p.twin, p.bias_type) for p in probes] == [("a", "b", "age"), ("c", "d", "gender"), ("e", "f", "all")]
     assert [p.id for p in probes] == [content_id(None, text, 0) for text in "ace"]
     assert probes.has_twins
-    assert notes == []
+    assert notes == ["1 row without a bias type counted as `all`: line 4."]
 
 
 def test_text_alone(tmp_path: Path) -> None:
@@ -50,7 +50,7 @@ def test_duplicates_and_empty_rows_are_left_out_and_noted(tmp_path: Path) -> Non
     assert [(p.text, p.twin) for p in probes] == [("a", "b"), ("d", None)]
     assert notes == [
         "2 rows without text left out: lines 3, 6.",
-        "2 rows that repeat the text of an earlier probe left out: lines 4, 7.",
+        "2 rows repeating the text of an earlier probe left out: lines 4, 7.",
         "1 row without a twin kept: line 5.",
     ]
 

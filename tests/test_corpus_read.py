@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,10 +17,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from benchmarks.reading import measured, write_large
 from biasdiff_core.config import CorpusConfig
 from biasdiff_core.corpus.demo import DEMO_FOLDER, demo_path
 from biasdiff_core.corpus.examples import TrainingExample, content_id
-from biasdiff_core.corpus.read import read_corpus
+from biasdiff_core.corpus.formats import HEAD, JsonLines, ParquetFile
+from biasdiff_core.corpus.read import count_corpus, read_corpus
+from biasdiff_core.corpus.refusals import LISTED, NUL, Refusals
 from biasdiff_core.corpus.sources import source_digest
 from biasdiff_core.corpus.summary import CorpusReport, duplicate_groups, normalised
 from biasdiff_core.errors import ConfigError, DataError, MissingDependency
@@ -47,6 +52,8 @@ def parquet(folder: Path, columns: dict[str, Any], name: str = "c.parquet") -> s
     return str(folder / name)
 
 
+PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + bytes(range(256))
+
 # name, content, config, what the message must hold
 BAD_TEXT_FILES: list[Any] = [
     # Line 1 "text\n" is 5 bytes, line 2 "good\n" 5, so the é of Latin-1 in "caf\xe9" is byte 13.
@@ -54,7 +61,8 @@ BAD_TEXT_FILES: list[Any] = [
     # With a byte order mark everything lies 3 bytes further.
     pytest.param("a.csv", b"\xef\xbb\xbftext\nx\n\xff\n", {}, ["line 3", "byte 10 ", "0xff"], id="latin-1 after BOM"),
     pytest.param("a.csv", b"\xef\xbb\xbft\xe9xt\nx\ny\n", {}, ["not in UTF-8: line 1", "byte 4 "], id="latin-1 in the header"),
-    pytest.param("a.csv", "text\nx\ny\n".encode("utf-16"), {}, ["not in UTF-8: line 1", "byte 0 ", "UTF-16"], id="UTF-16"),
+    pytest.param("a.csv", "text\nx\ny\n".encode("utf-16"), {}, ["is UTF-16 text", "Save it as UTF-8"], id="UTF-16"),
+    pytest.param("a.csv", "text\nx\ny\n".encode("utf-16-le"), {}, ["NUL bytes: line 1", "UTF-16"], id="UTF-16 without a mark"),
     pytest.param("a.jsonl", b'{"text": "a"}\n{"text": "\xe9"}\n', {}, ["not in UTF-8: line 2", "byte 24 "], id="latin-1 JSONL"),
     pytest.param("a.csv", b"text\na\nb\0\nc\n\0\n", {}, ["2 rows with NUL bytes: lines 3, 5"], id="NUL"),
     pytest.param("a.csv", b"te\0xt\na\nb\n", {}, ["NUL bytes: line 1"], id="NUL in the header"),
@@ -76,15 +84,17 @@ BAD_TEXT_FILES: list[Any] = [
     pytest.param("a.csv", "", {}, ["no header in line 1"], id="empty file"),
     pytest.param("a.jsonl", "", {}, ["no column 'text'", "none"], id="empty JSONL"),
     pytest.param("a.jsonl", '{"text": "a"}\n{"text": \n{"text": "b"}\n', {}, ["without a JSON object: line 2"], id="malformed JSON"),
+    pytest.param("a.json", '[{"text": "a"},\n{"text": "b"}]\n', {}, ["one JSON array", "jq -c '.[]' a.json > a.jsonl"], id="JSON array"),
     pytest.param(
-        "a.json", '[{"text": "a"},\n{"text": "b"}]\n', {}, ["without a JSON object: lines 1, 2", "not one array"], id="JSON array"
-    ),
-    pytest.param(
-        "a.jsonl", '{"text": "a"}\n["b"]\n7\n', {}, ["2 rows without a JSON object: lines 2, 3 (line 2: type list)"], id="JSON list"
+        "a.jsonl",
+        '{"text": "a"}\n["b"]\n7\n',
+        {},
+        ["2 rows without a JSON object: lines 2, 3 (line 2: ['b'] of type list)"],
+        id="JSON list",
     ),
     pytest.param("a.jsonl", '{"text": "a"}\n' + "[" * 100_000 + "\n", {}, ["JSON object: line 2"], id="JSON too deep"),
     pytest.param(
-        "a.jsonl", '{"text": "a"}\n{"text": 7}\n{"text": ["b"]}\n', {}, ["not a string: lines 2, 3 (line 2: type int)"], id="no string"
+        "a.jsonl", '{"text": "a"}\n{"text": 7}\n{"text": ["b"]}\n', {}, ["not a string: lines 2, 3 (line 2: 7 of type int)"], id="no string"
     ),
     pytest.param(
         "a.csv", "text,b\na,1\nb\nc,1,2\n", {}, ["2 rows with another number of cells", "lines 3, 4 (line 3: 1 instead of 2)"], id="ragged"
@@ -111,7 +121,25 @@ BAD_TEXT_FILES: list[Any] = [
     # The seven rows after the header all have the wrong label: five are listed.
     pytest.param("a.csv", "text,l\n" + "a,x\n" * 7, {"label_column": "l"}, ["7 rows", "lines 2, 3, 4, 5, 6 and 2 more"], id="list is cut"),
     # Two kinds of fault are both named.
-    pytest.param("a.csv", b"text\n\xff\n\0\n", {}, ["1 row not in UTF-8: line 2", "1 row with NUL bytes: line 3"], id="two faults"),
+    pytest.param(
+        "a.csv",
+        b"text\n\xff\n\0\na longer row\nanother\n",
+        {},
+        ["1 row not in UTF-8: line 2", "1 row with NUL bytes: line 3"],
+        id="two faults",
+    ),
+    pytest.param("a.csv", "l,text\n1,a\nb\n", {}, ["cells than the header: line 3"], id="too few"),
+    pytest.param("a.csv", PNG, {}, ["no text but a binary file"], id="picture"),
+    pytest.param("a.jsonl", gzip.compress(b"{}"), {}, ["compressed by gzip", "gunzip"], id="gzip"),
+    pytest.param("a.csv", b"PK\x03\x04...", {}, ["a ZIP archive, as Excel files are"], id="Excel"),
+    pytest.param("a.jsonl", b"PAR1....PAR1", {}, ["is a Parquet file", "suffix .parquet"], id="Parquet by another name"),
+    pytest.param("a.parquet", "version https://git-lfs.github.com/spec/v1\n", {}, ["pointer of Git LFS", "git lfs pull"], id="Git LFS"),
+    pytest.param("a.csv", "\n<!DOCTYPE HTML>\n<p>404</p>\n", {}, ["a web page"], id="web page"),
+    pytest.param("a.jsonl", '{"text": "a", "text": "b"}\n{"text": "c"}\n', {}, ["line 1: the key 'text' stands"], id="key twice"),
+    pytest.param("a.jsonl", '{"text": "a"}\n{"text": "b"\n', {}, ["line 2: Expecting ',' delimiter, column 13"], id="place in the line"),
+    pytest.param("a.csv", '{"text": "a"}\n{"text": "b"}\n', {}, ["suffix .jsonl"], id="JSON lines by another name"),
+    pytest.param("a.csv", "c" + ",c" * 30 + "\n", {}, ["'c' and 11 more."], id="many columns"),
+    pytest.param("a.csv", "text,l\na," + "x" * 99 + "\nb,1\n", {"label_column": "l"}, ["x…)"], id="long label"),
     pytest.param("a.txt", "text\na\nb\n", {}, ["suffix '.txt'", ".jsonl"], id="suffix"),
     pytest.param("a.parquet", "text\na\nb\n", {}, ["not a Parquet file"], id="no Parquet"),
     # The header is line 1, the first row lines 2 and 3, so the row with the bad label starts at line 4.
@@ -136,6 +164,10 @@ def test_refused_with_lines(tmp_path: Path, name: str, content: str | bytes, opt
         pytest.param({"text": [b"a", b"b"]}, {}, "not a string: rows 1, 2", id="bytes"),
         pytest.param({"text": ["a", "b\0"]}, {}, "NUL bytes: row 2", id="NUL"),
         pytest.param({"text": ["a", "b", "c"], "l": [0.0, 0.5, 1.0]}, {"label_column": "l"}, "row 2: '0.5'", id="label"),
+        pytest.param({"text": ["a", "b"], "s": [[1], []]}, {"source_column": "s"}, "row 1: [1] of type list", id="nested source"),
+        pytest.param(
+            {"text": ["a", "b"], "s": pa.array([0, 2**62], pa.timestamp("us"))}, {"source_column": "s"}, "range: row 2", id="date"
+        ),
         pytest.param({"txt": ["a", "b"]}, {}, "Did you mean 'txt'?", id="column"),
         pytest.param(
             {"text": pa.Array.from_buffers(pa.string(), 2, pa.array([b"a", b"\xff"]).buffers())}, {}, "not in UTF-8: row 2", id="not UTF-8"
@@ -162,6 +194,14 @@ def test_missing_file_is_not_taken_for_a_hub_id(path: str) -> None:
     with pytest.raises(DataError, match="There is no file") as refusal:
         read_corpus(CorpusConfig(path=path))
     assert path in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("path", "said"), [("", "path is empty"), ("~no-such-user/a.csv", "no path"), ("a" * 5000, "no path: File name too")]
+)
+def test_what_is_no_path_at_all(path: str, said: str) -> None:
+    with pytest.raises(DataError, match=said):
+        read_corpus(CorpusConfig(path=path))
 
 
 def test_folder_of_something_else_refused(tmp_path: Path) -> None:
@@ -241,7 +281,7 @@ def test_labels_source_and_group(tmp_path: Path) -> None:
     assert result.report.groups == {}
 
 
-@pytest.mark.parametrize("labels", [[1, 0, None], [True, False, None], [1.0, 0.0, float("nan")], ["yes", "no", ""]])
+@pytest.mark.parametrize("labels", [["1.0", "0.0", ""], [1, 0, None], [True, False, None], [1.0, 0.0, float("nan")], ["yes", "no", ""]])
 def test_labels_of_typed_files(tmp_path: Path, labels: list[Any]) -> None:
     path = parquet(tmp_path, {"text": ["a", "b", "c"], "l": labels})
     assert [e.label for e in read_corpus(CorpusConfig(path=path, label_column="l")).corpus] == [1, 0, None]
@@ -310,6 +350,86 @@ def test_truncation_needs_a_tokenizer(tmp_path: Path) -> None:
     config = CorpusConfig(path=write(tmp_path, "a.csv", "text\na b\nc\n"), max_tokens=1, truncate=True)
     with pytest.raises(ConfigError, match="truncate_text"):
         read_corpus(config, count_tokens=words)
+
+
+def test_tokens_are_counted_in_parts_with_the_same_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("biasdiff_core.corpus.read.COUNTED", 2)
+    sizes: list[int] = []
+
+    def counted(texts: list[str]) -> list[int]:
+        sizes.append(len(texts))
+        return words(texts)
+
+    config = CorpusConfig(path=write(tmp_path, "a.csv", "text\na b\nc d\ne f g\nh\ni j k\n"), max_tokens=2)
+    with pytest.raises(DataError, match=r"2 rows with more than 2 tokens: lines 4, 6 \(line 4: 3 tokens\)"):
+        read_corpus(config, count_tokens=counted)
+    assert sizes == [2, 2, 1]
+
+
+def test_counting_finds_what_reading_finds(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.csv", "p,c,l\nq,a,1\n,b,\nq,a,0\nr,,1\n,b,1\n,b,1\ns,a,0\n")
+    config = CorpusConfig(path=path, text_column=None, prompt_column="p", completion_column="c", label_column="l")
+    count, report = count_corpus(config), read_corpus(config).report
+    # Line 5 has no completion; "q a" stands in lines 2 and 4, "b" without a prompt in lines 3, 6 and 7.
+    assert (count.rows_read, count.rows_used, count.empty) == (report.rows_read, report.rows_used, len(report.empty_lines)) == (7, 6, 1)
+    assert (count.repeated, count.unprompted) == (len(report.duplicate_groups), len(report.unprompted_lines)) == (2, 3)
+    assert report.unprompted_lines == (3, 6, 7)
+    assert count.labels == report.labels == {"1": 3, "0": 2, "unknown": 1}
+
+
+@pytest.mark.parametrize("read", [read_corpus, count_corpus])
+def test_an_empty_prompt_is_said_in_the_report_alone_when_counting(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, read: Callable[[CorpusConfig], object]
+) -> None:
+    path = write(tmp_path, "a.csv", "p,c\nq,a\n,b\n")
+    read(CorpusConfig(path=path, text_column=None, prompt_column="p", completion_column="c"))
+    assert ("1 row with an empty prompt, learned without one: line 3" in caplog.text) == (read is read_corpus)
+
+
+def test_an_older_report_without_prompts_is_read(tmp_path: Path) -> None:
+    record = read_corpus(CorpusConfig(path=write(tmp_path, "a.csv", "text\na\nb\n"))).report.to_json()
+    del record["unprompted_lines"]
+    assert CorpusReport.from_json(record).unprompted_lines == ()
+
+
+def test_columns_of_json_lines_are_those_of_the_head_and_of_what_is_sought(tmp_path: Path) -> None:
+    rows = [json.dumps({"text": f"row {number}"} | ({"late": 1} if number == HEAD + 500 else {})) for number in range(HEAD + 1000)]
+    table = JsonLines(Path(write(tmp_path, "a.jsonl", "\n".join(rows))))
+    assert table.columns() == ("text",)
+    assert table.columns(sought=["late"]) == ("text", "late")
+    with pytest.raises(DataError, match="no column 'later'. Its columns: 'text', 'late'"):
+        read_corpus(CorpusConfig(path=str(table.path), label_column="later"))
+
+
+def test_a_repeated_column_of_parquet_can_be_previewed_but_not_read(tmp_path: Path) -> None:
+    table = pa.Table.from_arrays([pa.array(["a", "b"]), pa.array(["c", "d"])], names=["text", "text"])
+    pq.write_table(table, tmp_path / "c.parquet")
+    found = ParquetFile(tmp_path / "c.parquet")
+    assert found.columns() == ("text", "text")
+    assert [row.cells for row in found.rows(["text"])] == [{"text": "a"}, {"text": "b"}]
+    with pytest.raises(DataError, match="2 columns named 'text'"):
+        read_corpus(CorpusConfig(path=str(tmp_path / "c.parquet")))
+
+
+def test_refusals_hold_the_first_lines_alone() -> None:
+    refusals = Refusals("a.csv", "line")
+    for line in range(1, 100_001):
+        refusals.add((NUL, ""), line)
+    with pytest.raises(DataError, match=r"100000 rows with NUL bytes: lines 1, 2, 3, 4, 5 and 99995 more\."):
+        refusals.raise_any()
+    assert sum(map(len, refusals._lines.values())) == LISTED
+
+
+@pytest.mark.slow
+def test_a_gigabyte_of_json_lines_is_previewed_and_checked_without_being_held(tmp_path: Path) -> None:
+    small, large = (write_large(tmp_path / f"{size}.jsonl", size) for size in (10**7, 10**9))
+    try:
+        few, many = (measured(path, whole=False) for path in (small, large))
+    finally:
+        large.unlink()
+    assert many["rows"] > 90 * few["rows"]
+    # 8 bytes a row are kept, and sorted in two copies; the rest must not grow with a file a hundred times as large.
+    assert many["peak_rss_gb"] < few["peak_rss_gb"] + 5 * 8 * many["rows"] / 1e9 + 0.05
 
 
 def test_report_counts_and_round_trip(tmp_path: Path) -> None:

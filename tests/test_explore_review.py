@@ -8,30 +8,34 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from streamlit.testing.v1 import AppTest
 
 from biasdiff_core.audit import Audit
-from biasdiff_core.errors import ReviewError
+from biasdiff_core.errors import DataError, ReviewError
+from biasdiff_core.evidence import nearest_types
 from biasdiff_core.results import MetricResult
 from biasdiff_core.review.decisions import SIMULATED_AUDITOR, VERDICTS, DecisionLog
 from biasdiff_core.review.design import mixed_order, uniform_order
 from biasdiff_core.review.suggest import StopHint
 from biasdiff_core.workspace.audits import WORKSPACE_VARIABLE
 from biasdiff_core.workspace.database import database
+from biasdiff_ui import ranking_table
 from biasdiff_ui.decide import PENDING, origin_words
 from biasdiff_ui.estimates import next_words, stop_words
-from biasdiff_ui.examples import Examples
-from biasdiff_ui.explore_map import classes, drawn
+from biasdiff_ui.examples import Duplicates, Examples
+from biasdiff_ui.explore_map import classes, drawn, map_spec
 from biasdiff_ui.figures import figures_at, style_alarm
-from biasdiff_ui.filters import Filter, score_bounds
+from biasdiff_ui.filters import COPIES, Filter, score_bounds
 from biasdiff_ui.lasso import area_record, inside_areas, inside_polygon
+from biasdiff_ui.ranking_table import in_order as sorted_rows
 from biasdiff_ui.review_events import Event, Judge, TakeBack, acknowledged_number, fold_events, new_events, read_events, record_steps
 from biasdiff_ui.review_queue import KINDS, in_order, queue_ids
 from biasdiff_ui.verdicts import UNDECIDED
 from biasdiff_ui.why import word_difference
 from tests.app_pages import open_page, press
+from tests.reference.filter_slow import passes_slow
 from tests.reference.lasso_slow import inside_polygon_slow
 from tests.reviews import review
 from tests.undecided import undecided_audit
@@ -67,6 +71,56 @@ def test_filters_chain(audit: Audit) -> None:
     assert len(expected) == 4
     assert table_of(app)["text"].tolist() == expected["text"].tolist()
     assert f"**{len(expected)} of 40** shown" in said(app)
+
+
+def test_a_deep_link_restores_every_filter_and_the_order(audit: Audit) -> None:
+    ranking = audit.ranking()
+    audit.log.decide_many(ranking["id"][:30].tolist(), "biased", "Bo")
+    tables = audit.artefact("scores").path("top_probes.parquet"), audit.artefact("probes").path("probes.parquet")
+    types = nearest_types(*map(pd.read_parquet, tables))[ranking["id"]].to_numpy()
+    wanted = (
+        ranking["text"].str.contains("canal|birches|know", regex=True)
+        & ranking["source"].isin(["forum", "paper"])
+        & ranking["group"].isin(["women", "Belgians"])
+        & pd.Series(types).isin(sorted(set(types))[:2])
+        & ranking["rank"].between(2, 30)
+    )
+    link: dict[str, str | list[str]] = {
+        "find": "CANAL|birches|know",
+        "regex": "true",
+        "from": ["forum", "paper"],
+        "about": ["women", "Belgians"],
+        "type": sorted(set(types))[:2],
+        "decision": "biased",
+        "by": "Bo",
+        "rank_from": "2",
+        "rank_to": "30",
+        "copies": "one of each",
+        "descending": "true",
+    }
+    app = open_page(audit, "explore", link=link)
+    assert 0 < wanted.sum() < 30
+    assert table_of(app)["rank"].tolist() == ranking["rank"][wanted].tolist()[::-1]
+    assert f"**{wanted.sum()} of 40** shown" in said(app)
+
+
+def test_what_is_no_regular_expression_selects_nothing(audit: Audit) -> None:
+    app = open_page(audit, "explore", link={"find": "(", "regex": "true"})
+    assert "is no regular expression" in said(app)
+    assert "**0 of 40** shown" in said(app)
+
+
+def test_a_page_of_the_table_is_all_that_is_sent(audit: Audit, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ranking_table, "PAGE_ROWS", 15)
+    app = open_page(audit, "explore")
+    assert table_of(app)["rank"].tolist() == list(range(1, 16))
+    app.toggle(key="descending").set_value(True).run()
+    assert table_of(app)["rank"].tolist() == list(range(40, 25, -1))
+    app.selectbox(key="sort").set_value("rank by length").run()
+    scores = pd.read_parquet(audit.artefact("scores").path("scores.parquet")).set_index("id")["length"]
+    by_length = scores[audit.ranking()["id"]].rank(ascending=False, method="min").astype(int)
+    assert table_of(app)["rank by length"].tolist() == sorted(by_length, reverse=True)[:15]
+    assert all(len(frame.value) <= 15 for frame in app.dataframe)
 
 
 def test_bulk_asks_counts_records_and_is_undone_whole(audit: Audit) -> None:
@@ -209,15 +263,139 @@ def test_the_queue_is_frozen_until_it_is_refreshed(audit: Audit) -> None:
 # --- filter, lasso, map -----------------------------------------------------------------------------------------------
 
 
-def test_filter_by_hand() -> None:
-    table = pd.DataFrame({"searched": ["a cat", "a dog", "cats (2)"], "source": list("xyx"), "group": "g", "score": [0.3, 0.2, 0.1]})
-    verdicts = pd.Series(["biased", UNDECIDED, UNDECIDED])
-    assert Filter().mask(table, verdicts).all()
-    assert Filter(text=" CAT").mask(table, verdicts).tolist() == [True, False, True]
-    assert Filter(text="(2").mask(table, verdicts).tolist() == [False, False, True]  # no regular expression
-    assert Filter(verdicts=(UNDECIDED,), sources=("x",)).mask(table, verdicts).tolist() == [False, False, True]
-    assert Filter(low=0.2, high=0.3).mask(table, verdicts).tolist() == [True, True, False]
-    assert Filter(text=" ", low=0.2, sources=("x",)).record() == {"source": ["x"], "score_from": 0.2}
+ROWS = pd.DataFrame(
+    {
+        "rank": [1, 2, 3],
+        "score": [0.3, 0.2, 0.1],
+        "text": ["a cat", "a dog", "Cats (2)"],
+        "prompt": [None, "Which pet?", None],
+        "source": list("xyx"),
+        "group": "g",
+        "bias_type": ["age", "age", "gender"],
+        "copy": [1, 0, 2],
+    }
+)
+HELD = pd.Series(pd.Categorical(["biased", UNDECIDED, UNDECIDED], [UNDECIDED, *VERDICTS]))
+BY = pd.Series(pd.Categorical(["Ana", "", ""], ["", "Ana"]))
+
+
+@pytest.mark.parametrize(
+    ("chosen", "passing"),
+    [
+        (Filter(), [1, 2, 3]),
+        (Filter(text=" CAT"), [1, 3]),
+        (Filter(text="which"), [2]),  # in the prompt
+        (Filter(text="(2"), [3]),  # no regular expression
+        (Filter(text="^a (cat|cow)|pet.$", regex=True), [1, 2]),
+        (Filter(verdicts=(UNDECIDED,), sources=("x",)), [3]),
+        (Filter(bias_types=("age",), groups=("g",)), [1, 2]),
+        (Filter(low=0.2, high=0.3), [1, 2]),
+        (Filter(first=2), [2, 3]),
+        (Filter(first=2, last=2), [2]),
+        (Filter(auditors=("Ana",)), [1]),
+        (Filter(copies="repeated"), [1, 3]),
+        (Filter(copies="one of each"), [1, 2]),
+    ],
+)
+def test_filter_by_hand(chosen: Filter, passing: list[int]) -> None:
+    assert ROWS["rank"][chosen.mask(ROWS, HELD, BY)].tolist() == passing
+
+
+def test_what_a_filter_records() -> None:
+    assert Filter(text=" ", regex=True, low=0.0, sources=("x",)).record() == {"source": ["x"], "score_from": 0.0}
+    every = Filter(text="(a|b) ", regex=True, first=3, auditors=("Ana",), copies="repeated", bias_types=("age",))
+    assert every.record() == {
+        "text": "(a|b)",
+        "regex": True,
+        "bias_type": ["age"],
+        "rank_from": 3,
+        "decided_by": ["Ana"],
+        "copies": "repeated",
+    }
+
+
+def test_what_is_no_regular_expression_is_refused() -> None:
+    with pytest.raises(DataError, match="'\\(' is no regular expression"):
+        Filter(text="(", regex=True).mask(ROWS, HELD, BY)
+
+
+words = st.text("aAbÉé (.", max_size=6)
+names = st.sampled_from("xyz")
+
+
+@st.composite
+def tables(draw: st.DrawFn) -> pd.DataFrame:
+    size = draw(st.integers(1, 12))
+
+    def column(values: st.SearchStrategy[Any]) -> list[Any]:
+        return draw(st.lists(values, min_size=size, max_size=size))
+
+    return pd.DataFrame(
+        {
+            "rank": range(1, size + 1),
+            "score": sorted(column(st.floats(-1, 1)), reverse=True),
+            "text": column(words),
+            "prompt": column(st.none() | words),
+            "source": column(names),
+            "group": column(names),
+            "bias_type": column(names),
+            "copy": column(st.integers(0, 3)),
+            "verdict": column(st.sampled_from([UNDECIDED, *VERDICTS])),
+            "auditor": column(st.sampled_from(["", "Ana", "Bo"])),
+        }
+    )
+
+
+some_names = st.lists(names, max_size=2).map(tuple)
+filters = st.builds(
+    Filter,
+    text=words,
+    verdicts=st.lists(st.sampled_from([UNDECIDED, *VERDICTS]), max_size=2).map(tuple),
+    bias_types=some_names,
+    sources=some_names,
+    groups=some_names,
+    low=st.none() | st.floats(-1, 1),
+    high=st.none() | st.floats(-1, 1),
+    first=st.none() | st.integers(1, 12),
+    last=st.none() | st.integers(1, 12),
+    auditors=st.lists(st.sampled_from(["Ana", "Bo"]), max_size=2).map(tuple),
+    copies=st.sampled_from(COPIES),
+)
+
+
+@settings(deadline=None)
+@given(tables(), filters)
+def test_a_filter_is_what_its_slow_twin_says(table: pd.DataFrame, chosen: Filter) -> None:
+    verdicts, auditors = (table[name].astype("category") for name in ("verdict", "auditor"))
+    assert chosen.mask(table, verdicts, auditors).tolist() == [passes_slow(chosen, row) for row in table.to_dict("records")]
+
+
+@settings(deadline=None)
+@given(tables(), filters, st.sampled_from(["source", "copy", "rank", "decision"]), st.booleans())
+def test_sorting_keeps_every_row_and_ties_by_rank(table: pd.DataFrame, chosen: Filter, column: str, descending: bool) -> None:
+    verdicts = pd.Series(pd.Categorical(table["verdict"], [UNDECIDED, *VERDICTS]))
+    shown = table[chosen.mask(table, verdicts, table["auditor"])]
+    places = [UNDECIDED, *VERDICTS].index
+    slow = [(places(row["verdict"]) if column == "decision" else row[column], row["rank"]) for row in shown.to_dict("records")]
+    slow.sort(key=lambda pair: pair[0], reverse=descending)  # stable: ties stay by rank
+    assert sorted_rows(shown, verdicts, column, descending)["rank"].tolist() == [rank for _, rank in slow]
+
+
+@settings(deadline=None)
+@given(st.lists(st.lists(st.integers(0, 9), min_size=2, max_size=4, unique=True), max_size=4), st.permutations(range(10)))
+def test_duplicates_are_the_others_of_the_last_group(groups: list[list[int]], order: list[int]) -> None:
+    found = Duplicates([[str(number) for number in group] for group in groups])
+    whole = {str(number): [str(other) for other in group] for group in groups for number in group}
+    assert {id_: set(others) for id_, others in found.items()} == {id_: set(group) - {id_} for id_, group in whole.items()}
+    ids = [str(number) for number in order]
+    for place, number in enumerate(found.numbered(ids)):
+        group = last_group(groups, ids[place])
+        before = [i for i in ids[: place + 1] if group is not None and last_group(groups, i) == group]
+        assert number == len(before)
+
+
+def last_group(groups: list[list[int]], id_: str) -> int | None:
+    return next((n for n in range(len(groups) - 1, -1, -1) if int(id_) in groups[n]), None)
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=20))
@@ -261,14 +439,29 @@ def test_what_is_drawn_holds_all_of_interest() -> None:
 
 
 def test_classes_of_the_map() -> None:
-    table = pd.DataFrame({"rank": [1, 2, 3, 4, 5, 8, 9], "label": [1, 0, np.nan, 1, 0, 0, 0], "source": list("aabbccc")})
+    table = pd.DataFrame(
+        {"rank": [1, 2, 3, 4, 5, 8, 9], "label": [1, 0, np.nan, 1, 0, 0, 0], "source": list("aabbccc"), "bias_type": list("uuvuuuu")}
+    )
     verdicts = pd.Series([UNDECIDED, *VERDICTS, UNDECIDED, UNDECIDED])
     assert classes(table, verdicts, "influence", cut=4).codes.tolist() == [0, 0, 1, 1, 2, 2, 3]
     assert classes(table, verdicts, "decision", cut=4).codes.tolist() == [0, 1, 2, 3, 4, 0, 0]
     labels = classes(table, verdicts, "known label", cut=4)
     assert [labels.words[code] for code in labels.codes[:3]] == ["biased", "not biased", "unknown"]
+    types = classes(table, verdicts, "bias type", cut=4)
+    assert [types.words[code] for code in types.codes] == list("uuvuuuu")
     many = pd.DataFrame({"source": [f"s{n}" for n in range(10)]})
     assert classes(many, verdicts, "source", cut=1).words[-1] == "other"
+
+
+@settings(deadline=None)
+@given(st.lists(st.sampled_from("abc"), min_size=1, max_size=30))
+def test_the_map_sends_each_point_once_the_rarest_class_last(sources: list[str]) -> None:
+    table = pd.DataFrame({"x": np.arange(len(sources), dtype=float), "y": 0.0, "rank": range(1, len(sources) + 1), "source": sources})
+    spec = map_spec(table, classes(table, pd.Series(dtype=str), "source", cut=1))
+    sent = {series["name"]: spec["dataset"][series["datasetIndex"]]["source"]["x"].tolist() for series in spec["series"]}
+    assert sent == {name: [float(x) for x, source in enumerate(sources) if source == name] for name in set(sources)}
+    sizes = [len(points) for points in sent.values()]  # drawn in this order
+    assert sizes == sorted(sizes, reverse=True)
 
 
 def test_style_alarm_sounds_when_intervals_overlap() -> None:
@@ -295,7 +488,7 @@ def test_without_labels_the_figures_are_those_of_the_review() -> None:
 
 def unlabelled(ids: str) -> Examples:
     table = pd.DataFrame({"rank": range(1, len(ids) + 1), "id": list(ids), "label": np.nan})
-    return Examples(key="k", corpus_ids=tuple(ids), table=table, probes={}, top_probes=pd.DataFrame(), detection={}, duplicates={})
+    return Examples(key="k", corpus_ids=tuple(ids), table=table, probes={}, nearest=pd.DataFrame(), detection={}, duplicates=Duplicates([]))
 
 
 def test_word_difference_by_hand() -> None:
@@ -361,17 +554,17 @@ def log(tmp_path: Path) -> DecisionLog:
     return DecisionLog(database(tmp_path), "audit", known_ids="abcdef")
 
 
-def send(log: DecisionLog, *events: Event) -> int:
+def send(log: DecisionLog, *events: Event) -> None:
     """What a server does that remembers nothing: it knows what is recorded from the log alone."""
     fresh = new_events(events, acknowledged_number(log.actions(), CARD))
-    return record_steps(log, fold_events(fresh), "Ana", CARD)
+    record_steps(log, fold_events(fresh), "Ana", CARD)
 
 
 def test_a_log_sent_again_is_recorded_once(log: DecisionLog) -> None:
     first = [event(1, "biased", "a"), event(2, "unsure", "b")]
-    assert send(log, *first) == 2
-    assert send(log, *first) == 0
-    assert send(log, *first, event(3, "not_biased", "c")) == 1
+    send(log, *first)
+    send(log, *first)
+    send(log, *first, event(3, "not_biased", "c"))
     assert [action.count for action in log.actions()] == [2, 1]
     assert {id_: d.verdict for id_, d in log.current().items()} == {"a": "biased", "b": "unsure", "c": "not_biased"}
     assert all(d.inspected for d in log.current().values())
@@ -380,17 +573,20 @@ def test_a_log_sent_again_is_recorded_once(log: DecisionLog) -> None:
 def test_taking_one_back_keeps_the_others_of_its_action(log: DecisionLog) -> None:
     events = [event(1, "biased", "a"), event(2, "unsure", "b"), event(3, "biased", "c")]
     send(log, *events)
-    assert send(log, *events, event(4, "undo", "c")) == -1
+    send(log, *events, event(4, "undo", "c"))
     assert {id_: d.verdict for id_, d in log.current().items()} == {"a": "biased", "b": "unsure"}
-    assert send(log, *events, event(4, "undo", "c")) == 0  # again: nothing is left to take back
+    actions = len(log.actions())
+    send(log, *events, event(4, "undo", "c"))  # again: nothing is left to take back
     assert set(log.current()) == {"a", "b"}
+    assert len(log.actions()) == actions
     assert log.verify() == []
 
 
 def test_an_undo_leaves_decisions_of_others_alone(log: DecisionLog) -> None:
     log.decide("a", "biased", "Bo")
-    assert send(log, event(1, "undo", "a")) == 0
+    send(log, event(1, "undo", "a"))
     assert set(log.current()) == {"a"}
+    assert len(log.actions()) == 1
 
 
 presses = st.lists(st.sampled_from(["b", "n", "s", "z"]), max_size=25)

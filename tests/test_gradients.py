@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from transformers.pytorch_utils import Conv1D
 
 from biasdiff_core.attribution.gradients import Featurizer, GradientRows, full_vectors, probe_pass, visit_gradients
 from biasdiff_core.attribution.optimizer_map import gradient_map
@@ -19,7 +20,7 @@ from biasdiff_core.model.checkpoint import OptimizerState
 from biasdiff_core.model.lora import add_lora, lora_parameters, require_trained
 from biasdiff_core.model.tokenise import Batch, Encoded, collate
 from tests.reference.gradients_slow import gradients_slow, map_slow, mean_direction, sketch_slow, whole
-from tests.tiny_models import ARCHITECTURES, TARGETS, default_dtype, left_padded, sequences, tiny_base, tiny_lora
+from tests.tiny_models import ARCHITECTURES, TARGETS, default_dtype, left_padded, put_lora, sequences, tiny_base, tiny_lora
 
 pytestmark = pytest.mark.filterwarnings("ignore:fan_in_fan_out is set to False")
 
@@ -61,6 +62,22 @@ def test_batched_gradients_equal_one_at_a_time(architecture: str, tied: bool, dt
             assert all(part.dtype == dtype for part in gradients[row].values())
             assert_close(gradients[row], expected, TOLERANCE[dtype])
             assert float(losses[row]) == pytest.approx(loss, rel=TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("head_alone", [False, True], ids=["all maps", "head alone"])
+@pytest.mark.parametrize("architecture", sorted(ARCHITECTURES))
+def test_any_linear_map_may_be_a_target(architecture: str, head_alone: bool) -> None:
+    """The head too, which sees the labelled positions alone."""
+    with default_dtype(torch.float64):
+        base = tiny_base(architecture, dtype=torch.float64)
+        maps = [name for name, module in base.named_modules() if isinstance(module, torch.nn.Linear | Conv1D)]
+        head = next(name for name, module in base.named_modules() if module is base.get_output_embeddings())
+        targets = {head} if head_alone else {name.rpartition(".")[2] for name in maps}
+        model, encoded = put_lora(base, sorted(targets)), sequences(4)
+        gradients, _ = batched(model, collate(encoded, range(4), 0, CPU))
+        assert len(gradients[0]) == 2 * (1 if head_alone else len(maps))  # lora_A and lora_B
+        for row, example in enumerate(encoded):
+            assert_close(gradients[row], gradients_slow(model, example)[1], 1e-10)
 
 
 def test_every_lora_parameter_has_a_gradient_of_its_size() -> None:
@@ -122,6 +139,14 @@ def test_a_module_that_is_used_twice_is_refused() -> None:
     layers = model.base_model.model.model.layers
     layers[1].self_attn.q_proj = layers[0].self_attn.q_proj
     with pytest.raises(NumericError, match=r"layers\.0\.self_attn\.q_proj\.lora_[AB]\.weight is used more than once"):
+        batched(model, collate(sequences(3), range(3), 0, CPU))
+
+
+def test_maps_that_share_one_weight_are_refused() -> None:
+    model = tiny_lora("llama")
+    first, second = (layer.self_attn.q_proj.lora_A["default"] for layer in model.base_model.model.model.layers)
+    second.weight = first.weight
+    with pytest.raises(NumericError, match=r"layers\.1\.\S*lora_A\.weight is the same weight as \S*layers\.0\.\S*lora_A\.weight"):
         batched(model, collate(sequences(3), range(3), 0, CPU))
 
 

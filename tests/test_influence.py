@@ -15,9 +15,11 @@ from biasdiff_core.attribution.influence import (
     CheckpointStores,
     direction_name,
     exact_cosines,
+    nearest_cosines,
     null_scores,
     projected_cosines,
     score_column,
+    whitened_cosines,
 )
 from biasdiff_core.attribution.optimizer_map import gradient_map
 from biasdiff_core.attribution.projection import hashed_coordinates
@@ -28,6 +30,7 @@ from biasdiff_core.errors import ArtefactError
 from biasdiff_core.model.checkpoint import Checkpoint, load_optimizer_state
 from biasdiff_core.model.lora import add_lora, attach_adapter, lora_parameters
 from biasdiff_core.model.tokenise import collate, encode, encode_texts, sequence_log_probs
+from tests.reference.influence_slow import nearest_cosines_slow, whitened_cosines_slow
 from tests.tiny_gradients import LORA, PROBES, collect, gradient_config, tiny_corpus, tiny_probes, warm_up
 from tests.tiny_models import tiny_loaded
 
@@ -149,6 +152,90 @@ def test_turning_the_probes_gradients_around_reverses_the_ranking(tmp_path: Path
         cosines = projected_cosines([CheckpointStores(weight=1.0, train=train, probes=side, twins=None, pool=train)], ["x"] * 4)
         ranked.append(rank(train.ids, cosines["mean"].to_numpy())["id"].tolist())
     assert ranked[0] == ranked[1][::-1]
+
+
+def random_stores(folder: Path, rows: int, dim: int, *, seed: int = 0, turned_by: np.ndarray | None = None) -> CheckpointStores:
+    """Unit vectors that all lean to one side, five probes; `turned_by`: an orthogonal matrix applied to all."""
+    generator = np.random.default_rng(seed)
+    vectors = generator.normal(size=(rows + 5, dim)) + 2 * generator.normal(size=dim)
+    vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True) @ (np.eye(dim) if turned_by is None else turned_by)
+    train, probes = store(folder / "train", vectors[:rows]), store(folder / "probes", vectors[rows:])
+    return CheckpointStores(weight=1.0, train=train, probes=probes, twins=None, pool=train)
+
+
+@pytest.mark.parametrize("nearest", [1, 2, 5])
+def test_the_nearest_probes_alone_equal_the_slow_twin(tmp_path: Path, nearest: int) -> None:
+    made = random_stores(tmp_path, 7, 12)
+    expected = nearest_cosines_slow(made.train.vectors(), made.probes.vectors(), nearest)
+    np.testing.assert_allclose(nearest_cosines([made], nearest), expected, atol=1e-6)
+
+
+def test_the_nearest_of_all_probes_are_the_mean_over_checkpoints(tmp_path: Path) -> None:
+    stores = two_checkpoints(tmp_path)
+    np.testing.assert_allclose(nearest_cosines(stores, 3), MEAN, atol=1e-6)
+    # Every example is a probe at both checkpoints: 0.75·1 + 0.25·1.
+    np.testing.assert_allclose(nearest_cosines(stores, 1), [1, 1, 1], atol=1e-6)
+    # The two greatest are 1 and 0 for each of them.
+    np.testing.assert_allclose(nearest_cosines(stores, 2), [0.5, 0.5, 0.5], atol=1e-6)
+
+
+@pytest.mark.parametrize("damping", [0.01, 1.0])
+@pytest.mark.parametrize(("rows", "dim"), [(6, 20), (40, 8)], ids=["wide", "tall"])
+def test_whitened_scores_equal_the_slow_twin(tmp_path: Path, rows: int, dim: int, damping: float) -> None:
+    made = random_stores(tmp_path, rows, dim)
+    expected = whitened_cosines_slow(made.train.vectors().astype(float), made.probes.vectors().astype(float), damping)
+    np.testing.assert_allclose(whitened_cosines([made], damping), expected, atol=1e-5)
+
+
+def test_whitening_by_hand(tmp_path: Path) -> None:
+    """Corpus: three times east, once north, so C = diag(3/4, 1/4). Damping 2 adds 2/2 · I: diag(7/4, 5/4), roots (2/√7, 2/√5).
+
+    The probe (3/5, 4/5) becomes (6/(5√7), 8/(5√5)) ∝ (3/√7, 4/√5), of length √(9/7 + 16/5) = √(157/35). East and north stay themselves.
+    """
+    east, north = [1.0, 0.0], [0.0, 1.0]
+    train, probes = store(tmp_path / "t", np.array([east, east, east, north])), store(tmp_path / "p", np.array([[0.6, 0.8]]))
+    made = CheckpointStores(weight=0.5, train=train, probes=probes, twins=None, pool=train)
+    length = np.sqrt(157 / 35)
+    expected = np.array([3 / np.sqrt(7), 3 / np.sqrt(7), 3 / np.sqrt(7), 4 / np.sqrt(5)]) / length
+    np.testing.assert_allclose(whitened_cosines([made], 2.0), 0.5 * expected, atol=2e-4)  # the store's fp16 rounds 0.6 and 0.8
+
+
+def test_a_great_damping_gives_back_the_plain_scores(tmp_path: Path) -> None:
+    made = random_stores(tmp_path, 12, 10)
+    plain = projected_cosines([made], ["x"] * 5)["mean"].to_numpy()
+    np.testing.assert_allclose(whitened_cosines([made], 1e9), plain, atol=2**-10)  # the store's fp16 vectors are not quite unit
+    assert np.abs(whitened_cosines([made], 0.01) - plain).max() > 0.1
+
+
+def test_whitened_scores_do_not_depend_on_the_axes(tmp_path: Path) -> None:
+    turn = np.linalg.qr(np.random.default_rng(1).normal(size=(10, 10)))[0]
+    one, other = random_stores(tmp_path / "a", 12, 10), random_stores(tmp_path / "b", 12, 10, turned_by=turn)
+    # fp16 rounds the turned vectors otherwise; a damping of 1 keeps the least eigenvalues from blowing that up.
+    np.testing.assert_allclose(whitened_cosines([one], 1.0), whitened_cosines([other], 1.0), atol=3e-3)
+
+
+def test_whitening_discounts_what_all_examples_share(tmp_path: Path) -> None:
+    """All examples lie mostly along one axis, and one of them shares the probe's own direction besides.
+
+    The plain cosines to the probe are nearly alike; whitened, the planted example stands out.
+    """
+    generator, dim = np.random.default_rng(0), 20
+    vectors = np.concatenate([np.full((15, 1), 5.0), generator.normal(size=(15, dim - 1)) * 0.3], axis=1)
+    probe = np.concatenate([[5.0], generator.normal(size=dim - 1) * 0.3])
+    vectors[4, 1:] = probe[1:]
+    unit = np.concatenate([vectors, probe[None]]) / np.linalg.norm(np.concatenate([vectors, probe[None]]), axis=1, keepdims=True)
+    train, probes = store(tmp_path / "t", unit[:15]), store(tmp_path / "p", unit[15:])
+    made = CheckpointStores(weight=1.0, train=train, probes=probes, twins=None, pool=train)
+    plain, whitened = np.sort(nearest_cosines([made], 1)), np.sort(whitened_cosines([made], 0.01))
+    assert whitened_cosines([made], 0.01).argmax() == 4
+    assert plain[-1] - plain[-2] < 0.1 < 0.3 < whitened[-1] - whitened[-2]
+
+
+def test_rows_without_a_vector_have_no_such_score(tmp_path: Path) -> None:
+    train = store(tmp_path / "t", np.array([[1.0, 0.0], [0.0, 0.0], [0.0, 1.0]]), empty=1)
+    made = CheckpointStores(weight=1.0, train=train, probes=store(tmp_path / "p", np.array([[1.0, 0.0]])), twins=None, pool=train)
+    for scores in (nearest_cosines([made], 1), whitened_cosines([made], 1.0)):
+        np.testing.assert_allclose(scores, [1.0, np.nan, 0.0], atol=1e-6)
 
 
 def test_null_scores_are_symmetric_and_of_the_size_of_chance(tmp_path: Path) -> None:

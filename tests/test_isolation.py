@@ -23,6 +23,7 @@ READING_SIDE = [
     "biasdiff_core.report",
     "biasdiff_core.attribution.store",
     "biasdiff_core.attribution.index",
+    "biasdiff_core.attribution.search",
     "biasdiff_core.attribution.influence",
     "biasdiff_core.attribution.ranking",
     "biasdiff_core.attribution.baselines",

@@ -16,7 +16,7 @@ from biasdiff_core.config import ModelConfig
 from biasdiff_core.errors import ConfigError, DataError
 from biasdiff_core.model.load import load_model, load_tokenizer
 from biasdiff_core.model.source import BUNDLED_FILE, adapter_digest, bundled_file, locate
-from tests.tiny_models import put_lora, tiny_loaded
+from tests.tiny_models import put_lora, tiny_base, tiny_loaded
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +86,19 @@ def test_a_folder_without_config_or_weights_is_refused(folder: Path, tmp_path: P
     shutil.copytree(folder, tmp_path / "m")
     (tmp_path / "m" / "model.safetensors").unlink()
     with pytest.raises(DataError, match="cannot be loaded"):
+        load_model(ModelConfig(name=str(tmp_path / "m")), tmp_path)
+
+
+def test_tied_weights_are_not_missing_and_pickled_ones_not_read(folder: Path, tmp_path: Path) -> None:
+    tied = tiny_base(tied=True)
+    tied.save_pretrained(tmp_path / "tied")
+    tiny_loaded().tokenizer.save_pretrained(tmp_path / "tied")
+    ids = torch.tensor([[5, 6, 7]])
+    assert torch.equal(load_model(ModelConfig(name=str(tmp_path / "tied")), tmp_path).model(ids).logits, tied(ids).logits)
+    shutil.copytree(folder, tmp_path / "m")
+    torch.save(tied.state_dict(), tmp_path / "m" / "pytorch_model.bin")
+    (tmp_path / "m" / "model.safetensors").unlink()
+    with pytest.raises(DataError, match=r"no file named model\.safetensors"):
         load_model(ModelConfig(name=str(tmp_path / "m")), tmp_path)
 
 

@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
+import json
 import re
+from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 
 from biasdiff_core.audit import Audit
 from biasdiff_core.comparison import headline
-from biasdiff_core.report import answers_side_by_side, difference_text, figure_text, sections
+from biasdiff_core.config import RemovalConfig
+from biasdiff_core.evidence import outside, stands_on
+from biasdiff_core.report import (
+    HTML_FILE,
+    MARKDOWN_FILE,
+    answers_side_by_side,
+    commands,
+    counts_text,
+    difference_text,
+    figure_text,
+    measured_text,
+    plain,
+    sections,
+    write_report,
+)
 from biasdiff_core.results import Comparison, MetricResult, PairedTest
 from tests.tiny_audit import QUESTIONS
 
@@ -117,3 +134,137 @@ def test_the_report_sets_predicted_beside_observed(finished_audit: Audit) -> Non
         assert "Predicted against observed" in document
         assert "first-order estimate" in document
         assert "retraining against origin" in document
+
+
+# --- the documents ----------------------------------------------------------------------------------------------------
+
+SECTIONS = (
+    "Result",
+    "Data",
+    "Probes and their quality",
+    "Method and settings",
+    "Decisions",
+    "Results",
+    "Limits",
+    "Digests",
+    "How to reproduce it",
+)
+
+
+class Page(HTMLParser):
+    """Elements, ids, addresses and text of a document."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: set[str] = set()
+        self.ids: set[str] = set()
+        self.addresses: list[str] = []
+        self.text = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.add(tag)
+        for name, value in attrs:
+            if name == "id":
+                self.ids.add(str(value))
+            if name in ("href", "src", "srcset", "action", "data", "background", "poster", "style") or name.startswith("on"):
+                self.addresses.append(str(value))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+@pytest.fixture(scope="module")
+def documents(finished_audit: Audit) -> tuple[str, str]:
+    """The HTML and the Markdown report."""
+    html, markdown, _ = (path.read_text(encoding="utf8") for path in finished_audit.report_files())
+    return html, markdown
+
+
+def test_both_documents_have_every_part_and_every_digest(finished_audit: Audit, documents: tuple[str, str]) -> None:
+    results = stands_on(finished_audit.folder, [finished_audit.report()])[:-1]  # all but the report itself
+    removal = next(one for one in results if one.stage == "removal").facts
+    digests = [*outside(results).values(), *(one.key for one in results), removal["digest"], removal["decision_head"]]
+    digests += [keys["weights"] for keys in finished_audit.compare().provenance.values()]
+    for document in documents:
+        assert [
+            part for part in (*SECTIONS, "How to reproduce it") if f">{part}</h2>" not in document and f"## {part}\n" not in document
+        ] == []
+        assert [digest for digest in digests if digest not in document] == []
+        assert "biasdiff run audit.yaml --decisions decisions.jsonl" in document
+        assert "bootstrap: 200" in document  # the whole of audit.yaml
+        assert "No second review" in document and "Agreement is not measured" in document
+        assert "Simulated" in document and "not built from a recipe" in plain(document).replace("\\", "")
+
+
+def test_the_html_is_one_file_that_refers_to_nothing_outside(documents: tuple[str, str]) -> None:
+    page = Page(documents[0])
+    assert page.elements.isdisjoint({"script", "link", "img", "iframe", "object", "embed", "base", "form", "svg", "video", "audio"})
+    assert all(address.startswith("#") and address[1:] in page.ids for address in page.addresses)
+    assert len(page.addresses) == 10
+    style = re.search("<style>(.*?)</style>", documents[0], re.DOTALL)
+    assert style and "url(" not in style[1] and "@import" not in style[1]
+    assert "default-src 'none'" in documents[0]
+    assert "http" not in documents[0].replace("http-equiv", "")
+
+
+HOSTILE = "</li><script>alert(1)</script><img src=x onerror=alert(1)> ![x](https://example.org/a.png) | `c` [l](https://example.org) $a$"
+
+
+def test_names_of_people_and_data_are_never_markup(finished_workspace: Path, finished_audit: Audit, tmp_path: Path) -> None:
+    audit = Audit.open(finished_audit.folder.id, finished_workspace)
+    inputs = audit.report().inputs
+    corpus = next(audit.folder.path.glob("corpus/*/report.json"))
+    record = json.loads(corpus.read_text(encoding="utf8"))
+    corpus.write_text(json.dumps(record | {"source": HOSTILE, "sources": {HOSTILE: 40}, "groups": {HOSTILE: 40}}), encoding="utf8")
+    log = next(audit.folder.path.glob("removal/*/decisions.jsonl"))
+    links = [json.loads(line) for line in log.read_text(encoding="utf8").splitlines()]
+    for link in links:
+        for row in link["decisions"]:
+            row["auditor"] = HOSTILE
+    log.write_text("".join(json.dumps(link) + "\n" for link in links), encoding="utf8")
+    write_report(audit.folder, inputs, tmp_path)
+    page = Page((tmp_path / HTML_FILE).read_text(encoding="utf8"))
+    assert page.elements.isdisjoint({"script", "img"}) and page.text.count("<script>alert(1)</script>") == 4
+    lines = (tmp_path / MARKDOWN_FILE).read_text(encoding="utf8").splitlines()
+    markdown = "\n".join(line for line in lines if not line.startswith("    "))  # less what is quoted as code
+    assert "alert" in markdown
+    assert not re.search(r"(?<!\\)(<script|<img|!\[x\]|\[l\]\(|\$a)", markdown)
+    table = next(line for line in markdown.splitlines() if line.startswith("| \\<"))
+    assert len(re.findall(r"(?<!\\)\|", table)) == 10  # nine cells: the name makes no further one
+
+
+def test_what_is_missing_is_said_to_be_missing(finished_workspace: Path, finished_audit: Audit, tmp_path: Path) -> None:
+    audit = Audit.open(finished_audit.folder.id, finished_workspace)
+    inputs = audit.report().inputs
+    next(audit.folder.path.glob("ranking/*/detection.json")).unlink()
+    for manifest in audit.folder.path.glob("ranking/*/manifest.json"):
+        record = json.loads(manifest.read_text(encoding="utf8"))
+        del record["files"]["detection.json"]
+        manifest.write_text(json.dumps(record), encoding="utf8")
+    for vectors in audit.folder.path.glob("gradients/*/*/probes/shard-*.npy"):
+        vectors.unlink()
+    (finished_workspace / "lexicon.csv").write_text("nothing\n", encoding="utf8")
+    write_report(audit.folder, inputs, tmp_path)
+    for name in (HTML_FILE, MARKDOWN_FILE):
+        document = (tmp_path / name).read_text(encoding="utf8").replace("\\", "")
+        assert "Not measured: no labels are known." in document
+        assert "lexicon.csv has the columns" in document
+        assert re.search(r"coherence within bias types[ |]*not measured", re.sub("<[^>]*>", " ", document))
+
+
+def test_the_commands_make_this_removal_set_again(finished_audit: Audit) -> None:
+    config, folder = finished_audit.config, finished_audit.folder
+    replay, verify = "biasdiff run audit.yaml --decisions decisions.jsonl", f"biasdiff verify {folder.id}"
+    assert commands(folder, config.removal, config.mitigation.methods) == [replay, verify]
+    top = RemovalConfig(policy="top_percent", percent=35)
+    mitigate = f"biasdiff mitigate {folder.id} --policy top_percent --percent 35 --method retrain"
+    assert commands(folder, top, ["retrain"]) == [replay, mitigate, verify]
+
+
+def test_words_for_figures_and_counts() -> None:
+    assert measured_text(figure("a", None)) == "not measured"
+    assert measured_text(figure("a", 9.0)) == "9"
+    assert measured_text(figure("a", 54.417, 51.69, 57.12, "%")) == "54.4 % [51.7, 57.1]"
+    assert counts_text({str(n): 1000 for n in range(14)}).endswith("1,000 × 11 and 2 more")
+    assert counts_text({}) == ""

@@ -4,18 +4,30 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from biasdiff_core.attribution.store import GradientStore, finish_store, missing_shards, shard_ranges, write_shard
+from biasdiff_core.attribution.store import (
+    BEGUN_FILE,
+    GradientStore,
+    begin_store,
+    digest_rows,
+    finish_store,
+    missing_shards,
+    shard_ranges,
+    write_shard,
+)
 from biasdiff_core.config import MapConfig
 from biasdiff_core.errors import ArtefactError, DataError
 from biasdiff_core.model.checkpoint import Checkpoint
 from biasdiff_core.results import Progress
-from tests.tiny_gradients import collect, gradient_config, tiny_corpus, tiny_probes, warm_up
+from tests.tiny_gradients import PROBES, collect, gradient_config, killed_after, tiny_corpus, tiny_probes, warm_up
 
 COUNT, SIZE, DIM = 23, 5, 8
 IDENTITY = {"model": "abc", "proj_dim": DIM, "map": "adam"}
@@ -104,8 +116,27 @@ def test_a_mismatch_is_refused_naming_both_sides(tmp_path: Path) -> None:
     finish_store(fill(tmp_path / "store"), IDENTITY, IDS, SIZE)
     with pytest.raises(ArtefactError, match=r"model = 'abc', now 'xyz'"):
         GradientStore.open(tmp_path / "store", expect={"proj_dim": DIM, "model": "xyz"})
-    with pytest.raises(ArtefactError, match=r"step = None, now 3"):
-        GradientStore.open(tmp_path / "store", expect={"step": 3})
+
+
+def test_a_manifest_from_before_a_field_was_recorded_is_no_mismatch(tmp_path: Path) -> None:
+    finish_store(fill(tmp_path / "store"), IDENTITY, IDS, SIZE)
+    assert GradientStore.open(tmp_path / "store", expect={**IDENTITY, "rows": "0123"}).count == COUNT
+
+
+def test_a_begun_store_goes_on_only_as_what_it_was_begun_as(tmp_path: Path) -> None:
+    folder = tmp_path / "store"
+    begin_store(folder, IDENTITY)
+    begin_store(folder, IDENTITY)
+    with pytest.raises(ArtefactError, match=r"map = 'adam', now 'sgd'"):
+        begin_store(folder, {**IDENTITY, "map": "sgd"})
+    finish_store(fill(folder), IDENTITY, IDS, SIZE)
+    assert not (folder / BEGUN_FILE).exists()
+
+
+@given(st.lists(st.tuples(st.text(max_size=3), st.none() | st.text(max_size=3)), max_size=3), st.data())
+def test_the_digest_of_rows_tells_rows_apart(rows: list[tuple[str, str | None]], data: st.DataObject) -> None:
+    other = data.draw(st.lists(st.tuples(st.text(max_size=3), st.none() | st.text(max_size=3)), max_size=3) | st.permutations(rows))
+    assert (digest_rows(rows) == digest_rows(other)) == (rows == other)
 
 
 # The stage that fills the stores, on a real tiny model.
@@ -132,7 +163,9 @@ def test_the_stage_makes_four_stores_a_checkpoint(unbroken: Path) -> None:
         names = [c for c in train.rows if c.startswith("cosine:")]
         assert names == ["cosine:pool", "cosine:probe:age", "cosine:probe:gender", "cosine:twin:age", "cosine:twin:gender"]
         np.testing.assert_allclose(np.linalg.norm(train.vectors(), axis=1), 1, atol=2e-3)
-        assert train.record["identity"] | {"map": "sgd"} == probes.record["identity"]
+        of_rows = {"map": "sgd", "rows": digest_rows((f"p{n}", text) for n, (text, _, _) in enumerate(PROBES))}
+        assert train.record["identity"] | of_rows == probes.record["identity"]
+        assert len({store.record["identity"]["rows"] for store in (train, probes, twins)}) == 3
         assert train.record["identity"]["step"] == 4 * epoch  # 24 examples, 6 a step
         # A probe and its twin are different sentences, so they must not have ended up with the same vector.
         assert not np.allclose(probes.vectors(), twins.vectors(), atol=1e-2)
@@ -154,6 +187,51 @@ def test_a_killed_stage_resumes_to_the_bytes_of_an_unbroken_one(warm: list[Check
     first = {path: path.stat().st_mtime_ns for path in (folder / "epoch-01").rglob("shard*")}
     assert contents(collect(warm, tiny_corpus(), tiny_probes(), folder, gradient_config())) == contents(unbroken)
     assert {path: path.stat().st_mtime_ns for path in first} == first  # what was finished is not made again
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_kill_9_at_any_moment_leaves_a_stage_that_resumes_to_the_same_bytes(
+    seed: int, warm: list[Checkpoint], unbroken: Path, tmp_path: Path
+) -> None:
+    """A process of its own is killed after a random number of rows. What is left is done in another order: a random finished shard is
+    lost and so made again after later ones, and the last checkpoint comes first."""
+    generator = np.random.default_rng(seed)
+    rows = len(warm) * len(tiny_corpus())
+    folder = tmp_path / "killed"
+    assert killed_after(int(generator.integers(1, rows + 1)), warm, folder) == -signal.SIGKILL
+    assert not (folder / "epoch-02" / "train" / "store.json").exists()
+    finished = sorted(folder.glob("*/train/shard-*.parquet"))
+    if finished:
+        lost = finished[int(generator.integers(len(finished)))]
+        lost.unlink()
+        (lost.parent / "store.json").unlink(missing_ok=True)
+    assert contents(collect(warm[::-1], tiny_corpus(), tiny_probes(), folder, gradient_config())) == contents(unbroken)
+
+
+def test_what_was_begun_with_another_adapter_or_corpus_is_refused(warm: list[Checkpoint], tmp_path: Path) -> None:
+    """The epoch-01 of another warm-up in place of the first one's, as when a warm-up was made anew under the same key; then another row."""
+    other = tmp_path / "epoch-01"
+    shutil.copytree(warm[0].folder, other)
+    shutil.copy(warm[1].folder / "adapter_model.safetensors", other)
+    changed = Checkpoint(folder=other, epoch=1, step=4, learning_rate=1e-3)
+    half, whole = tmp_path / "half", tmp_path / "whole"
+    assert killed_after(1, warm, half) == -signal.SIGKILL
+    collect(warm[:1], tiny_corpus(), tiny_probes(), whole, gradient_config())
+    for folder in (half, whole):
+        with pytest.raises(ArtefactError, match=r"The gradient store train was made with adapter = '\w{64}', now '\w{64}'"):
+            collect([changed], tiny_corpus(), tiny_probes(), folder, gradient_config())
+        with pytest.raises(ArtefactError, match=r"rows = '\w{64}', now '\w{64}'"):
+            collect(warm[:1], tiny_corpus("One more."), tiny_probes(), folder, gradient_config())
+
+
+def test_the_adapters_digest_does_not_depend_on_the_order_in_which_peft_wrote_the_settings(warm: list[Checkpoint], tmp_path: Path) -> None:
+    folder = collect(warm[:1], tiny_corpus(), tiny_probes(), tmp_path / "stores", gradient_config())
+    again = tmp_path / "epoch-01"
+    shutil.copytree(warm[0].folder, again)
+    settings = json.loads((again / "adapter_config.json").read_text(encoding="utf8"))
+    settings["target_modules"].reverse()
+    (again / "adapter_config.json").write_text(json.dumps(settings), encoding="utf8")
+    collect([Checkpoint(folder=again, epoch=1, step=4, learning_rate=1e-3)], tiny_corpus(), tiny_probes(), folder, gradient_config())
 
 
 def test_a_lost_shard_is_made_again_alone(warm: list[Checkpoint], unbroken: Path, tmp_path: Path) -> None:

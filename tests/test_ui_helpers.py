@@ -33,7 +33,7 @@ from biasdiff_ui.format import count, duration, metric_help, metric_text
 from biasdiff_ui.methods import GROUPS, WHAT, method_costs, obstacle_to, read_steps
 from biasdiff_ui.notices import plain
 from biasdiff_ui.pairs_view import flips, pair_changes, with_texts
-from biasdiff_ui.removal_form import composition, nearest_types, predicted_words
+from biasdiff_ui.removal_form import composition, predicted_words
 
 
 def test_a_metric_is_shown_with_interval_n_and_convention() -> None:
@@ -216,12 +216,6 @@ def test_downloads_of_a_finished_audit(finished_audit: Audit) -> None:
     assert len(cleaned_corpus(finished_audit, removal).decode().splitlines()) == 1 + 40 - removed
     assert len(decisions_csv(finished_audit).decode().splitlines()) == 1 + 24  # 60 % of 40 are decided
     assert ranking_csv(finished_audit).decode().splitlines()[0].startswith("rank,id,score,text")
-
-
-def test_nearest_types_name_a_type_for_every_example(finished_audit: Audit) -> None:
-    kinds = nearest_types(finished_audit)
-    assert len(kinds) == 40
-    assert set(kinds) <= {"gender", "age", "nationality"}
 
 
 def test_steps_are_read_while_they_are_written(finished_audit: Audit, tmp_path: Path) -> None:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import signal
+from itertools import pairwise
 from pathlib import Path
+
+import torch
 
 from biasdiff_core.attribution.collect import collect_gradients
 from biasdiff_core.config import GradientConfig, LoraConfig, MapConfig, TrainingConfig
 from biasdiff_core.corpus.examples import Corpus, Probe, ProbeSet, TrainingExample, content_id
 from biasdiff_core.model.checkpoint import Checkpoint
 from biasdiff_core.model.finetune import finetune
-from biasdiff_core.results import ProgressCallback, no_progress
+from biasdiff_core.results import Progress, ProgressCallback, no_progress
 from tests.tiny_models import tiny_loaded
 
 LORA = LoraConfig(r=4, alpha=8, dropout=0.0)
@@ -68,3 +74,26 @@ def collect(
     folder.mkdir(exist_ok=True)
     collect_gradients(tiny_loaded(), corpus, probes, checkpoints, config, folder, progress)
     return folder
+
+
+def killed_after(rows: int, checkpoints: list[Checkpoint], folder: Path) -> int | None:
+    """Start `collect` in a process of its own, which kills itself (SIGKILL) once it has done so many rows; returns its exit code."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])  # torch is imported once, not by every process
+    process = context.Process(target=_collect_and_die, args=(rows, checkpoints, folder))
+    process.start()
+    process.join()
+    return process.exitcode
+
+
+def _collect_and_die(rows: int, checkpoints: list[Checkpoint], folder: Path) -> None:
+    torch.set_num_threads(1)
+    done: list[int] = []
+
+    def die(step: Progress) -> None:
+        done.append(step.done)
+        ended = sum(after < before for before, after in pairwise(done))  # checkpoints that are behind us
+        if ended * step.total + step.done >= rows:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    collect(checkpoints, tiny_corpus(), tiny_probes(), folder, gradient_config(), die)

@@ -19,21 +19,34 @@ import pandas as pd
 from biasdiff_core.attribution.gradients import Directions, Featurizer, GradientRows, probe_pass
 from biasdiff_core.attribution.influence import POOL, PROBE, TWIN, direction_name
 from biasdiff_core.attribution.optimizer_map import GradientMap, gradient_map
-from biasdiff_core.attribution.projection import SKETCH_VERSION, CountSketch
-from biasdiff_core.attribution.store import STORE_FILE, finish_store, missing_shards, shard_ranges, write_shard
+from biasdiff_core.attribution.projection import Projection, make_projection
+from biasdiff_core.attribution.store import (
+    STORE_FILE,
+    GradientStore,
+    begin_store,
+    digest_rows,
+    finish_store,
+    missing_shards,
+    shard_ranges,
+    write_shard,
+)
 from biasdiff_core.config import GradientConfig
-from biasdiff_core.corpus.examples import Corpus, ProbeSet
+from biasdiff_core.config.file import key_form
+from biasdiff_core.corpus.examples import Corpus, ProbeSet, TrainingExample
 from biasdiff_core.errors import DataError
 from biasdiff_core.model.checkpoint import Checkpoint, load_optimizer_state
 from biasdiff_core.model.load import LoadedModel
 from biasdiff_core.model.lora import attach_adapter, detach_adapter, require_trained
-from biasdiff_core.model.tokenise import Encoded, encode, encode_texts
+from biasdiff_core.model.source import lora_settings
+from biasdiff_core.model.tokenise import Encoded, encode, encode_texts, tokenizer_digest
 from biasdiff_core.results import Progress, ProgressCallback
+from biasdiff_core.workspace.artefacts import digest_json, digest_source
 
 log = logging.getLogger(__name__)
 
 STORE_NAMES = {PROBE: "probes", TWIN: "twins", POOL: "pool"}
 POOL_SEED = 0
+SENTENCE = "sentence"  # id of the one row of a sentence's store
 
 
 def collect_gradients(
@@ -45,38 +58,43 @@ def collect_gradients(
     folder: Path,
     progress: ProgressCallback,
 ) -> None:
-    """Fill `folder` with the stores of every checkpoint in `checkpoints`. Raises DataError for a probe without tokens."""
+    """Fill `folder` with the stores of every checkpoint in `checkpoints`.
+
+    Raises DataError for a probe without tokens, ArtefactError where `folder` holds what a killed run made from something else.
+    """
     train = encode(loaded.tokenizer, corpus)
     for checkpoint in checkpoints:
-        place = folder / checkpoint.folder.name
-        if not (place / "train" / STORE_FILE).exists():
-            log.info("gradients at %s", checkpoint.folder.name)
-            _collect_at(loaded, train, corpus.ids, probes, checkpoint, config, place, progress)
+        _collect_at(loaded, train, corpus, probes, checkpoint, config, folder / checkpoint.folder.name, progress)
 
 
 def _collect_at(
     loaded: LoadedModel,
     train: Sequence[Encoded],
-    ids: Sequence[str],
+    corpus: Corpus,
     probes: ProbeSet,
     checkpoint: Checkpoint,
     config: GradientConfig,
     place: Path,
     progress: ProgressCallback,
 ) -> None:
+    identity = _identity(loaded, checkpoint, config)
+    of_train = {**identity, "map": config.maps.train, "rows": corpus_digest(corpus)}
+    store = place / "train"
+    if (store / STORE_FILE).exists():
+        GradientStore.open(store, of_train)
+        return
+    log.info("gradients at %s", checkpoint.folder.name)
+    begin_store(store, of_train)
     model = attach_adapter(loaded.model, checkpoint.folder).requires_grad_(False)
     require_trained(model)
     state = None if {config.maps.train, config.maps.probe} == {"sgd"} else load_optimizer_state(checkpoint.folder, model)
-    sketch = CountSketch(config.proj_dim, config.sketch_seed)
+    sketch = make_projection(config.projection, config.proj_dim, config.sketch_seed)
     pad_id = loaded.tokenizer.pad_token_id
-    identity = _identity(loaded, checkpoint, config)
-    sides = _probe_sides(loaded, probes) | {POOL: _pool(train, ids, config.pool_size)}
+    sides = _probe_sides(loaded, probes) | {POOL: _pool(train, corpus, config.pool_size)}
     mapped = gradient_map(config.maps.probe, state)
     directions = _side_stores(model, pad_id, mapped, sketch, sides, config, place, identity)
     mapped_train = gradient_map(config.maps.train, state)
     featurizer = Featurizer(model, pad_id, mapped_train, sketch, directions, config.token_budget, config.block_size)
-    store = place / "train"
-    store.mkdir(parents=True, exist_ok=True)
     ranges = shard_ranges(len(train), config.shard_size)
     for number in missing_shards(store, len(train), config.shard_size):
         shard = ranges[number]
@@ -87,15 +105,40 @@ def _collect_at(
 
         rows = featurizer.rows([train[row] for row in shard], report)
         write_shard(store, number, rows.sketch, _table(rows, directions.names))
-    finish_store(store, {**identity, "map": config.maps.train}, ids, config.shard_size)
+    finish_store(store, of_train, corpus.ids, config.shard_size)
     detach_adapter(model)
+
+
+def collect_sentence(
+    loaded: LoadedModel, model: Any, text: str, checkpoint: Checkpoint, config: GradientConfig, probes: GradientStore, folder: Path
+) -> None:
+    """The gradient of one sentence, taken as those of the store `probes` were, as a store of one row in `folder`.
+
+    `model`: with the adapter of `checkpoint`. Raises DataError for a sentence without tokens, ArtefactError when the probes' gradients
+    were taken otherwise, or the optimizer state that their map needs is not there.
+    """
+    encoded = encode_texts(loaded.tokenizer, [text])
+    if not text.strip() or not encoded[0].loss_tokens:
+        raise DataError(f"The sentence {text!r} has no token to predict.", "Give one of a few words.")
+    identity = {**_identity(loaded, checkpoint, config), "map": config.maps.probe}
+    GradientStore.open(probes.folder, identity)
+    state = None if config.maps.probe == "sgd" else load_optimizer_state(checkpoint.folder, model)
+    sketch = make_projection(config.projection, config.proj_dim, config.sketch_seed)
+    mapped = gradient_map(config.maps.probe, state)
+    _, rows = probe_pass(model, loaded.tokenizer.pad_token_id, mapped, sketch, encoded, [PROBE], config.token_budget)
+    write_shard(folder, 0, rows.sketch, _table(rows, ()))
+    finish_store(folder, {**identity, "rows": digest_rows([[SENTENCE, text]])}, [SENTENCE], 1)
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Side:
-    """Sentences whose mean directions the corpus is measured against. `directions`: the one that each belongs to."""
+    """Sentences whose mean directions the corpus is measured against.
+
+    `digest`: of ids and texts; `directions`: the one that each belongs to.
+    """
 
     ids: Sequence[str]
+    digest: str
     encoded: Sequence[Encoded]
     directions: Sequence[str]
 
@@ -112,22 +155,30 @@ def _probe_sides(loaded: LoadedModel, probes: ProbeSet) -> dict[str, _Side]:
         if empty:
             raise DataError(f"{len(empty)} probe(s) have no token to predict, e.g. {empty[0]!r}.", "Leave them out of the probing set.")
         directions = [direction_name(side, probe.bias_type) for probe in probes]
-        sides[side] = _Side(ids=[probe.id for probe in probes], encoded=encoded, directions=directions)
+        ids = [probe.id for probe in probes]
+        sides[side] = _Side(ids=ids, digest=digest_rows(zip(ids, sentences, strict=True)), encoded=encoded, directions=directions)
     return sides
 
 
-def _pool(train: Sequence[Encoded], ids: Sequence[str], size: int) -> _Side:
+def _pool(train: Sequence[Encoded], corpus: Corpus, size: int) -> _Side:
     """A seeded sample of the corpus, in corpus order."""
     usable = [row for row, example in enumerate(train) if example.loss_tokens]
     chosen = sorted(np.random.default_rng(POOL_SEED).permutation(usable)[:size].tolist())
-    return _Side(ids=[ids[row] for row in chosen], encoded=[train[row] for row in chosen], directions=[POOL] * len(chosen))
+    examples = [corpus[row] for row in chosen]
+    ids, encoded = [example.id for example in examples], [train[row] for row in chosen]
+    return _Side(ids=ids, digest=corpus_digest(examples), encoded=encoded, directions=[POOL] * len(chosen))
+
+
+def corpus_digest(examples: Sequence[TrainingExample]) -> str:
+    """Of ids and texts, as the stores of a corpus and of a sample of it record it under `rows`."""
+    return digest_rows((example.id, example.prompt, example.text) for example in examples)
 
 
 def _side_stores(
     model: Any,
     pad_id: int,
     mapped: GradientMap,
-    sketch: CountSketch,
+    sketch: Projection,
     sides: Mapping[str, _Side],
     config: GradientConfig,
     place: Path,
@@ -144,7 +195,7 @@ def _side_stores(
         store = place / STORE_NAMES[name]
         store.mkdir(parents=True, exist_ok=True)
         write_shard(store, 0, rows.sketch[part], table.iloc[part])
-        finish_store(store, {**identity, "map": config.maps.probe}, side.ids, len(side.ids))
+        finish_store(store, {**identity, "map": config.maps.probe, "rows": side.digest}, side.ids, len(side.ids))
         start = part.stop
     return directions
 
@@ -157,9 +208,17 @@ def _identity(loaded: LoadedModel, checkpoint: Checkpoint, config: GradientConfi
         "step": checkpoint.step,
         "dtype": str(next(loaded.model.parameters()).dtype).removeprefix("torch."),
         "proj_dim": config.proj_dim,
-        "sketch": f"countsketch-v{SKETCH_VERSION}-seed{config.sketch_seed}",
+        "sketch": make_projection(config.projection, config.proj_dim, config.sketch_seed).label,
         "tokenizer": type(loaded.tokenizer).__name__,
+        "tokenizer_digest": tokenizer_digest(loaded.tokenizer),
+        "adapter": _adapter_digest(checkpoint.folder),
     }
+
+
+def _adapter_digest(folder: Path) -> str:
+    """Of the adapter's weights, optimizer state and LoRA settings: peft writes the settings' file otherwise from process to process."""
+    tensors = {path.name: digest_source(path) for path in sorted(folder.iterdir()) if path.suffix in {".safetensors", ".pt"}}
+    return digest_json([tensors, key_form(lora_settings(folder))])
 
 
 def _table(rows: GradientRows, directions: Sequence[str]) -> pd.DataFrame:

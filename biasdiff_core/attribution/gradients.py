@@ -1,8 +1,8 @@
 """Per-example gradients of the LoRA parameters, a batch at a time, without ever forming a summed gradient.
 
-Everything is frozen; the embedding's output alone requires grad, so the backward pass carries activations only. At each
-lora_A and lora_B map the input x [B, T, in] and the gradient g [B, T, out] of its output give the gradients of all examples
-at once: G = gᵀx [B, out, in]. A visitor sees them a parameter at a time, so the matrix [N, D] never exists.
+Everything is frozen; the outputs of the first lora_A maps require grad, so the backward pass carries activations only and
+ends there. At each lora_A and lora_B map the input x [B, T, in] and the gradient g [B, T, out] of its output give the gradients
+of all examples at once: G = gᵀx [B, out, in]. A visitor sees them a parameter at a time, so the matrix [N, D] never exists.
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ import torch
 from torch import Tensor
 
 from biasdiff_core.attribution.optimizer_map import GradientMap
-from biasdiff_core.attribution.projection import CountSketch
+from biasdiff_core.attribution.projection import Projection
 from biasdiff_core.errors import NumericError
 from biasdiff_core.model.lora import lora_modules
-from biasdiff_core.model.tokenise import Batch, Encoded, collate, length_batches, sequence_log_probs
+from biasdiff_core.model.tokenise import Batch, Encoded, Scored, collate, length_batches, score
 
 Visitor = Callable[[str, Tensor], None]  # (canonical parameter name, gradients [B, n])
+PositionVisitor = Callable[[str, Tensor, Tensor], None]  # (canonical parameter name, gradients g [B, T, out], inputs x [B, T, in])
 
 
 def visit_gradients(model: Any, batch: Batch, visit: Visitor) -> Tensor:
@@ -31,43 +32,72 @@ def visit_gradients(model: Any, batch: Batch, visit: Visitor) -> Tensor:
     Returns the losses [B] in nats. `model` must be frozen and in eval mode. Raises NumericError when a LoRA map is used
     twice in one pass (its gradients would have to be added before anything is done with them).
     """
+    scored = visit_positions(model, batch, lambda name, g, x: visit(name, torch.bmm(g.mT, x).flatten(1)))
+    return (-scored.log_prob / scored.tokens).detach()
+
+
+def visit_positions(model: Any, batch: Batch, visit: PositionVisitor) -> Scored:
+    """As `visit_gradients`, but `visit` sees what each gradient is a sum of: over positions t, the products of g_t and x_t.
+
+    Returns what the model says of the loss tokens. Raises NumericError as `visit_gradients`.
+    """
     seen: set[str] = set()
 
-    def visit_once(name: str, gradient: Tensor) -> None:
+    def visit_once(name: str, g: Tensor, x: Tensor) -> None:
         if name in seen:
             raise NumericError(f"The module of {name} is used more than once in one pass.", "Leave it out of lora.target_modules.")
         seen.add(name)
-        visit(name, gradient)
+        visit(name, g, x)
 
-    with torch.enable_grad(), _hooked(model, batch.ids.shape, visit_once):
-        log_prob, tokens = sequence_log_probs(model, batch)
-        losses = -log_prob / tokens
+    with torch.enable_grad(), _hooked(model, batch.loss_mask, visit_once):
+        scored = score(model, batch)
+        losses = -scored.log_prob / scored.tokens
         # Summed over rows: rows do not interact, so each row's activations receive the gradient of its own loss alone.
         torch.autograd.backward(losses.sum())
-    return losses.detach()
+    return scored
 
 
 @contextmanager
-def _hooked(model: Any, shape: torch.Size, visit: Visitor) -> Iterator[None]:
+def _hooked(model: Any, loss_mask: Tensor, visit: PositionVisitor) -> Iterator[None]:
     def at_module(name: str) -> Callable[[Any, tuple[Tensor, ...], Tensor], None]:
         def forward(module: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            x = inputs[0].detach().reshape(*shape, -1)
+            x = _at_positions(inputs[0].detach(), loss_mask)
+            if not output.requires_grad:  # it reads what no LoRA map has touched: the graph begins here
+                output.requires_grad_(True)
 
             def backward(gradient: Tensor) -> None:
-                g = gradient.reshape(*shape, -1)
-                visit(name, torch.bmm(g.mT.to(x.dtype), x).flatten(1))
+                visit(name, _at_positions(gradient, loss_mask).to(x.dtype), x)
 
             output.register_hook(backward)  # type: ignore[no-untyped-call]
 
         return forward
 
-    handles = [module.register_forward_hook(at_module(name)) for name, module in lora_modules(model).items()]
-    handles.append(model.get_input_embeddings().register_forward_hook(lambda _m, _i, output: output.requires_grad_(True)))
+    handles = [module.register_forward_hook(at_module(name)) for name, module in _own_modules(model).items()]
     try:
         yield
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _own_modules(model: Any) -> dict[str, torch.nn.Linear]:
+    """The LoRA maps by parameter name. Raises NumericError when two of them share one weight."""
+    modules = lora_modules(model)
+    name_of: dict[Tensor, str] = {}
+    for name, module in modules.items():
+        first = name_of.setdefault(module.weight, name)
+        if first != name:
+            raise NumericError(f"{name} is the same weight as {first}.", "Leave one of the two out of lora.target_modules.")
+    return modules
+
+
+def _at_positions(values: Tensor, loss_mask: Tensor) -> Tensor:
+    """[B, T, n] of what a map sees; the output head sees no other positions than those that predict a loss token (`score`)."""
+    if values.shape[:-1].numel() == loss_mask.numel():
+        return values.reshape(*loss_mask.shape, -1)
+    placed = values.new_zeros(*loss_mask.shape, values.shape[-1])
+    placed[:, :-1][loss_mask[:, 1:]] = values
+    return placed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +131,7 @@ class Featurizer:
     model: Any
     pad_id: int
     map: GradientMap
-    sketch: CountSketch
+    sketch: Projection
     directions: Directions | None
     token_budget: int
     block_size: int = 1
@@ -116,15 +146,20 @@ class Featurizer:
         usable = np.flatnonzero(tokens).tolist()
         blocks = [usable[start : start + self.block_size] for start in range(0, len(usable), self.block_size)]
         longest = [len(block) * max(len(encoded[row].ids) for row in block) for block in blocks]
+        made: list[tuple[np.ndarray, np.ndarray, Tensor]] = []
         done = 0
         for chosen in length_batches(longest, self.token_budget):
             batch = collate(encoded, [row for i in chosen for row in blocks[i]], self.pad_id, device)
             owner = np.repeat(np.arange(len(chosen)), [len(blocks[i]) for i in chosen])
             at = batch.rows.numpy()
-            loss[at], *of_blocks = self._batch(batch, self._shares(owner, tokens[at]), width)
-            norm[at], sketch[at], cosine[at] = (values[owner] for values in of_blocks)
+            loss[at], norm_of, cosine_of, projected = self._batch(batch, self._shares(owner, tokens[at]), width)
+            norm[at], cosine[at] = norm_of[owner], cosine_of[owner]
+            made.append((at, owner, projected))
             done += len(at)
             report(done)
+        self.sketch.flush()
+        for at, owner, projected in made:
+            sketch[at] = torch.nn.functional.normalize(projected).cpu().numpy()[owner]
         bad = next((row for row in usable if not (np.isfinite(norm[row]) and norm[row] > 0)), None)
         if bad is not None:
             raise NumericError(f"The gradient of example {bad} of this shard has norm {norm[bad]}.", "Check the warm-up's learning rate.")
@@ -137,8 +172,8 @@ class Featurizer:
         member = owner == np.arange(owner[-1] + 1)[:, None]
         return torch.from_numpy(member * tokens / (member * tokens).sum(1, keepdims=True))
 
-    def _batch(self, batch: Batch, shares: Tensor | None, width: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Losses [examples]; norm, sketch and cosines of each block."""
+    def _batch(self, batch: Batch, shares: Tensor | None, width: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, Tensor]:
+        """Losses [examples]; norm, cosines and sketch of each block, the last as `Projection.add` leaves it."""
         count, device = len(batch.rows) if shares is None else len(shares), batch.ids.device
         sketch = torch.zeros((count, self.sketch.dim), device=device)
         square = torch.zeros(count, device=device)
@@ -146,22 +181,21 @@ class Featurizer:
 
         def visit(name: str, gradient: Tensor) -> None:
             vectors = self.map(name, gradient if shares is None else shares.to(gradient) @ gradient)
-            square.add_(vectors.square().sum(1))
+            square.add_(torch.linalg.vector_norm(vectors, dim=1).square())
             self.sketch.add(sketch, name, vectors)
             if self.directions is not None:
                 dots.addmm_(vectors, self.directions.parts[name].T)
 
         loss = visit_gradients(self.model, batch, visit)
         norm = square.sqrt()
-        unit = torch.nn.functional.normalize(sketch)
-        return tuple(t.cpu().numpy() for t in (loss, norm, unit, dots / norm[:, None]))  # type: ignore[return-value]
+        return loss.cpu().numpy(), norm.cpu().numpy(), (dots / norm[:, None]).cpu().numpy(), sketch
 
 
 def probe_pass(
     model: Any,
     pad_id: int,
     gradient_map: GradientMap,
-    sketch: CountSketch,
+    sketch: Projection,
     encoded: Sequence[Encoded],
     kinds: Sequence[str],
     token_budget: int,
@@ -174,7 +208,7 @@ def probe_pass(
     number = torch.tensor([names.index(kind) for kind in kinds])
     sums: dict[str, Tensor] = {}
     device = next(model.parameters()).device
-    vectors_of = np.zeros((len(encoded), sketch.dim), np.float32)
+    vectors_of, made = np.zeros((len(encoded), sketch.dim), np.float32), []
     norm_of, loss_of = np.full(len(encoded), np.nan), np.full(len(encoded), np.nan)
     for rows in length_batches([len(example.ids) for example in encoded], token_budget):
         batch = collate(encoded, rows, pad_id, device)
@@ -185,8 +219,11 @@ def probe_pass(
             sketch.add(projected, name, vector)
             total = sums.setdefault(name, torch.zeros((len(names), vector.shape[1]), device=device))
             total.index_add_(0, number[rows].to(device), vector / norm[:, None])
-        vectors_of[rows] = torch.nn.functional.normalize(projected).cpu().numpy()
+        made.append((rows, projected))
         norm_of[rows], loss_of[rows] = norm.cpu().numpy(), losses.cpu().numpy()
+    sketch.flush()
+    for rows, projected in made:
+        vectors_of[rows] = torch.nn.functional.normalize(projected).cpu().numpy()
     if not np.isfinite(norm_of).all():
         raise NumericError(
             f"The gradient of probe {int(np.flatnonzero(~np.isfinite(norm_of))[0])} is not finite.", "Check the probing set."

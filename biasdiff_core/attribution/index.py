@@ -1,15 +1,29 @@
-"""FAISS over unit vectors: exact inner-product search (`IndexFlatIP`), cosine by construction."""
+"""FAISS over unit vectors: inner products, so cosines. Exact by `IndexFlatIP`; by IVF, with or without PQ, approximate and smaller.
+
+What an approximate index finds is re-ranked by true cosines (`attribution.search.refined`); what it misses is measured by
+`python -m benchmarks.search`.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from biasdiff_core.errors import ArtefactError, MissingDependency
+from biasdiff_core.attribution.store import GradientStore
+from biasdiff_core.errors import ArtefactError, ConfigError, MissingDependency
 
 INDEX_FILE = "index.faiss"
+Kind = Literal["flat", "ivf_flat", "ivf_pq"]
+Device = Literal["cpu", "gpu"]
+
+ADDED = 2048  # rows in fp32 at a time
+SEED = 0
+PER_CENTROID = 39  # training rows below which FAISS warns of poor centroids
+CODES = 256  # centroids of a sub-quantiser: one byte
+CODED = 32  # dimensions at most that one byte stands for
+PROBED = 8  # one list in so many is searched
 
 
 def _faiss() -> Any:
@@ -20,29 +34,61 @@ def _faiss() -> Any:
     return faiss
 
 
-def build_index(vectors: np.ndarray, path: Path) -> None:
-    """Write a flat index of `vectors` [n, dim] (unit, fp32)."""
-    faiss = _faiss()
-    index = faiss.IndexFlatIP(vectors.shape[1])
-    index.add(np.ascontiguousarray(vectors, np.float32))
-    faiss.write_index(index, str(path))
+def build_index(store: GradientStore, path: Path, kind: Kind = "flat") -> None:
+    """Write an index of the store's vectors, row for row. Equal vectors and threads give equal bytes.
+
+    Raises ConfigError when the store has too few rows to train the index on.
+    """
+    index = _faiss().IndexFlatIP(store.dim) if kind == "flat" else _trained(store, kind)
+    for _, block in store.blocks(ADDED):
+        index.add(block)
+    _faiss().write_index(index, str(path))
 
 
-def search(path: Path, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+def _trained(store: GradientStore, kind: Kind) -> Any:
+    """An empty IVF index of √n lists, its centroids (and, with PQ, its codes) trained on a seeded sample of the rows with a vector."""
+    faiss, usable = _faiss(), np.flatnonzero(store.done)
+    lists = max(1, round(len(usable) ** 0.5))
+    wanted = PER_CENTROID * max(lists, CODES if kind == "ivf_pq" else 0)
+    if len(usable) < wanted:
+        raise ConfigError(f"An {kind} index is trained on {wanted:,} rows, and the store has {len(usable):,}.", "Use a flat index.")
+    part = max(size for size in range(1, CODED + 1) if store.dim % size == 0)
+    code = "Flat" if kind == "ivf_flat" else f"PQ{store.dim // part}"
+    index = faiss.index_factory(store.dim, f"IVF{lists},{code}", faiss.METRIC_INNER_PRODUCT)
+    index.nprobe = -(-lists // PROBED)
+    index.train(store.take(np.sort(np.random.default_rng(SEED).choice(usable, wanted, replace=False))))
+    return index
+
+
+def search(path: Path, queries: np.ndarray, k: int, device: Device = "cpu") -> tuple[np.ndarray, np.ndarray]:
     """The k nearest rows of the index for each query: cosines [q, k] and row numbers [q, k], best first.
 
-    Raises ArtefactError when the dimensions differ.
+    Of an approximate index both are approximate, and row −1 stands where its lists hold fewer than k. Raises ArtefactError when the
+    dimensions differ, MissingDependency or ConfigError without the GPU that is asked for.
     """
     index = _faiss().read_index(str(path))
     if index.d != queries.shape[1]:
         raise ArtefactError(f"The index has {index.d} dimensions, the queries {queries.shape[1]}.", "Build the index again.")
-    cosines, rows = index.search(np.ascontiguousarray(queries, np.float32), min(k, index.ntotal))
-    return cosines, rows
+    return _searched(index, queries, k, device)
 
 
-def nearest(vectors: np.ndarray, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """As `search`, over vectors in memory: for each query its k nearest rows of `vectors`."""
+def nearest(vectors: np.ndarray, queries: np.ndarray, k: int, device: Device = "cpu") -> tuple[np.ndarray, np.ndarray]:
+    """As `search`, exactly, over vectors in memory: for each query its k nearest rows of `vectors`."""
     index = _faiss().IndexFlatIP(vectors.shape[1])
     index.add(np.ascontiguousarray(vectors, np.float32))
-    cosines, rows = index.search(np.ascontiguousarray(queries, np.float32), min(k, len(vectors)))
+    return _searched(index, queries, k, device)
+
+
+def _searched(index: Any, queries: np.ndarray, k: int, device: Device) -> tuple[np.ndarray, np.ndarray]:
+    placed = index if device == "cpu" else _on_gpu(index)
+    cosines, rows = placed.search(np.ascontiguousarray(queries, np.float32), min(k, index.ntotal))
     return cosines, rows
+
+
+def _on_gpu(index: Any) -> Any:
+    faiss = _faiss()
+    if not hasattr(faiss, "StandardGpuResources"):
+        raise MissingDependency("faiss-gpu", "Search on a GPU", "pip uninstall -y faiss-cpu && pip install -r requirements-gpu.txt")
+    if not faiss.get_num_gpus():
+        raise ConfigError("FAISS sees no GPU.", "Search on the CPU, or check `nvidia-smi`.")
+    return faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, index)

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,12 +52,16 @@ def exact_cosines(stores: Sequence[CheckpointStores], counts: Mapping[str, int])
     """
     total: pd.DataFrame | None = None
     for store in stores:
-        cosines = store.train.rows.filter(like="cosine:").rename(columns=lambda c: c.removeprefix("cosine:"))
-        part = _with_overall(cosines, counts).assign(pool_mean=_without_self(store, cosines[POOL]))
+        part = mean_cosines(store.train, counts).assign(pool_mean=_without_self(store, store.train.rows[f"cosine:{POOL}"]))
         total = store.weight * part if total is None else total + store.weight * part
     if total is None:
         raise ArtefactError("There is no checkpoint to score.", "Run the warm-up again.")
     return total
+
+
+def mean_cosines(train: GradientStore, counts: Mapping[str, int]) -> pd.DataFrame:
+    """Mean cosines at one checkpoint, in the full gradient space: columns as of `exact_cosines` less the pool's. Reads no vector."""
+    return _with_overall(train.rows.filter(like="cosine:").rename(columns=lambda c: c.removeprefix("cosine:")), counts)
 
 
 def projected_cosines(stores: Sequence[CheckpointStores], bias_types: Sequence[str]) -> pd.DataFrame:
@@ -80,6 +84,50 @@ def projected_cosines(stores: Sequence[CheckpointStores], bias_types: Sequence[s
     return total
 
 
+def nearest_cosines(stores: Sequence[CheckpointStores], nearest: int) -> np.ndarray:
+    """Σ_t η̄_t · mean over each example's `nearest` probes only, those of its greatest cosines [rows]; 1: its greatest cosine.
+
+    From the projected vectors; a mean over all probes is `projected_cosines`'s column `mean`. NaN for a row without a vector.
+    """
+
+    def at(store: CheckpointStores) -> np.ndarray:
+        cosines = store.train.vectors() @ store.probes.vectors().T
+        return np.sort(cosines, axis=1)[:, -nearest:].mean(1)
+
+    return _over_checkpoints(stores, at)
+
+
+def whitened_cosines(stores: Sequence[CheckpointStores], damping: float) -> np.ndarray:
+    """Σ_t η̄_t · mean cosine to the probes after whitening both sides by the corpus [rows], so that what its gradients vary in most
+    counts least (TrackStar, 2410.17413). NaN for a row without a vector.
+
+    Vectors are multiplied by (C + damping · c̄ I)^(−1/2), C the second moment of the corpus's projected unit vectors and c̄ = 1 / dim
+    the mean of its eigenvalues, and made unit again. With a great damping that changes nothing.
+    """
+
+    def at(store: CheckpointStores) -> np.ndarray:
+        known = store.train.vectors()[store.train.done].astype(np.float64)
+        _, singular, axes = np.linalg.svd(known, full_matrices=False)
+        ridge = damping / known.shape[1]
+        # Outside the span of the corpus C is zero, so there all directions are scaled alike, by ridge^(−1/2).
+        scales = (singular**2 / len(known) + ridge) ** -0.5 - ridge**-0.5
+
+        def whitened(vectors: np.ndarray) -> np.ndarray:
+            moved = vectors * ridge**-0.5 + (vectors @ axes.T * scales) @ axes
+            return moved / np.linalg.norm(moved, axis=1, keepdims=True)
+
+        scores = np.full(store.train.count, np.nan)
+        scores[store.train.done] = whitened(known) @ whitened(store.probes.vectors()).mean(0)
+        return scores
+
+    return _over_checkpoints(stores, at)
+
+
+def _over_checkpoints(stores: Sequence[CheckpointStores], at: Callable[[CheckpointStores], np.ndarray]) -> np.ndarray:
+    """Eq. 5's weighted sum of `at` [rows]; NaN for rows without a vector."""
+    return np.sum([store.weight * np.where(store.train.done, at(store), np.nan) for store in stores], axis=0)
+
+
 def _cosines_to(mean: np.ndarray, train: GradientStore) -> np.ndarray:
     return np.concatenate([np.asarray(shard, np.float32) @ mean for shard in train.shards()])
 
@@ -92,7 +140,7 @@ def _without_self(store: CheckpointStores, cosines: pd.Series) -> pd.Series:
     count = store.pool.count
     row_of = {example: row for row, example in enumerate(store.train.ids)}
     rows = [row_of[example] for example in store.pool.ids]
-    own = (store.pool.vectors() * store.train.vectors()[rows]).sum(1)
+    own = (store.pool.vectors() * store.train.take(np.array(rows))).sum(1)
     others = cosines.to_numpy(copy=True)
     others[rows] = (count * others[rows] - own) / (count - 1) if count > 1 else np.nan
     return pd.Series(others, index=cosines.index)

@@ -12,8 +12,10 @@ vectors together, and `adam_own` leaves it out.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from biasdiff_core.config.gradients import OptimizerMap
@@ -21,6 +23,7 @@ from biasdiff_core.errors import NumericError
 from biasdiff_core.model.checkpoint import OptimizerState
 
 GradientMap = Callable[[str, Tensor], Tensor]  # (canonical parameter name, gradients [B, n]) -> vectors [B, n]
+AffineParts = Callable[[str, Tensor], tuple[Tensor, Tensor]]  # (name, gradients [B, n]) -> scale [B, n], shared [B, n]
 
 
 def gradient_map(kind: OptimizerMap, state: OptimizerState | None) -> GradientMap:
@@ -31,7 +34,27 @@ def gradient_map(kind: OptimizerMap, state: OptimizerState | None) -> GradientMa
         raise NumericError(
             f"The map {kind!r} needs AdamW's state after at least one step.", "Use the map sgd, or give the optimizer state."
         )
-    return {"rms": _rms, "less": _less, "adam": _adam, "adam_own": _adam_own}[kind](state)
+    if kind == "rms":
+        return _rms(state)
+    return _next_step(kind, state).vectors
+
+
+def affine_parts(kind: OptimizerMap, state: OptimizerState | None) -> AffineParts:
+    """The map `kind` taken apart: vector = scale · g + shared, elementwise, with the denominators that each example's own g gives.
+
+    `shared` is what β1·m brings, which belongs to no example: zero for all but `less` and `adam`. Raises NumericError as `gradient_map`.
+    """
+    apply = gradient_map(kind, state)
+    if state is None or kind in ("sgd", "rms"):
+        return lambda name, gradient: (apply(name, torch.ones_like(gradient)), torch.zeros_like(gradient))
+    step = _next_step(kind, state)
+
+    def parts(name: str, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        roots = step.roots(name, gradient)
+        shared = step.moments[name] / roots if step.moments else torch.zeros_like(gradient)
+        return step.own / roots, shared
+
+    return parts
 
 
 def _rms(state: OptimizerState) -> GradientMap:
@@ -40,36 +63,37 @@ def _rms(state: OptimizerState) -> GradientMap:
     return lambda name, gradient: gradient * scales[name]
 
 
-def _less(state: OptimizerState) -> GradientMap:
-    def apply(name: str, gradient: Tensor) -> Tensor:
-        moment, square = _next_moments(state, name, gradient)
-        return moment / (square + state.epsilon).sqrt()
+@dataclass(frozen=True, kw_only=True)
+class _NextStep:
+    """Γ = (moments + own · g) / (√(squares + weight · g²) + outside): what no example changes is worked out once a parameter.
 
-    return apply
+    `moments` is empty where the shared term is left out. In place where that is possible, for the vectors are as large as all gradients
+    of a batch and each pass over them counts.
+    """
 
+    moments: Mapping[str, Tensor]
+    own: float
+    squares: Mapping[str, Tensor]
+    weight: float
+    outside: float
 
-def _adam(state: OptimizerState) -> GradientMap:
-    def apply(name: str, gradient: Tensor) -> Tensor:
-        moment, square = _next_moments(state, name, gradient)
-        return _corrected(state, moment, square)
+    def roots(self, name: str, gradient: Tensor) -> Tensor:
+        roots = torch.addcmul(self.squares[name].to(gradient), gradient, gradient, value=self.weight).sqrt_()
+        return roots.add_(self.outside) if self.outside else roots
 
-    return apply
-
-
-def _adam_own(state: OptimizerState) -> GradientMap:
-    def apply(name: str, gradient: Tensor) -> Tensor:
-        _, square = _next_moments(state, name, gradient)
-        return _corrected(state, (1 - state.beta1) * gradient, square)
-
-    return apply
-
-
-def _next_moments(state: OptimizerState, name: str, gradient: Tensor) -> tuple[Tensor, Tensor]:
-    moment = state.beta1 * state.exp_avg[name].flatten() + (1 - state.beta1) * gradient
-    square = state.beta2 * state.exp_avg_sq[name].flatten() + (1 - state.beta2) * gradient.square()
-    return moment, square
+    def vectors(self, name: str, gradient: Tensor) -> Tensor:
+        moved = torch.add(self.moments[name].to(gradient), gradient, alpha=self.own) if self.moments else gradient * self.own
+        return moved.div_(self.roots(name, gradient))
 
 
-def _corrected(state: OptimizerState, moment: Tensor, square: Tensor) -> Tensor:
-    step = state.step + 1
-    return (moment / (1 - state.beta1**step)) / ((square / (1 - state.beta2**step)).sqrt() + state.epsilon)
+def _next_step(kind: OptimizerMap, state: OptimizerState) -> _NextStep:
+    raw = kind == "less"
+    first, second = (1.0 if raw else 1 - beta ** (state.step + 1) for beta in (state.beta1, state.beta2))
+    inside, outside = (state.epsilon, 0.0) if raw else (0.0, state.epsilon)
+    return _NextStep(
+        moments={} if kind == "adam_own" else {name: (state.beta1 / first * m).flatten() for name, m in state.exp_avg.items()},
+        own=(1 - state.beta1) / first,
+        squares={name: (state.beta2 / second * v + inside).flatten() for name, v in state.exp_avg_sq.items()},
+        weight=(1 - state.beta2) / second,
+        outside=outside,
+    )

@@ -6,8 +6,9 @@ complete, and a killed run goes on with the others. Reading is memory-mapped and
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from io import BytesIO
@@ -21,6 +22,7 @@ from biasdiff_core.errors import ArtefactError
 from biasdiff_core.workspace.artefacts import write_atomic
 
 STORE_FILE = "store.json"
+BEGUN_FILE = "begun.json"
 BITMAP_FILE = "done.npy"
 ROW_COLUMNS = ("norm", "loss", "tokens")
 
@@ -45,6 +47,23 @@ def write_shard(folder: Path, number: int, sketch: np.ndarray, rows: pd.DataFram
     write_atomic(_rows_path(folder, number), parquet.getvalue())
 
 
+def digest_rows(rows: Iterable[Sequence[str | None]]) -> str:
+    """SHA-256 over the rows in their order, each its id and its texts."""
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(json.dumps(list(row)).encode() + b"\n")
+    return digest.hexdigest()
+
+
+def begin_store(folder: Path, identity: Mapping[str, Any]) -> None:
+    """Make the folder of a store, or go on with one that a killed run began. Raises ArtefactError when that one's identity differs."""
+    folder.mkdir(parents=True, exist_ok=True)
+    begun = folder / BEGUN_FILE
+    if begun.exists():
+        _require_same(folder, json.loads(begun.read_text(encoding="utf8")), identity)
+    write_atomic(begun, json.dumps(dict(identity), sort_keys=True))
+
+
 def finish_store(folder: Path, identity: Mapping[str, Any], ids: Sequence[str], shard_size: int) -> None:
     """Write the strict manifest (`identity`: model, adapter, map, sketch …) and the bitmap of rows that hold a vector.
 
@@ -57,7 +76,18 @@ def finish_store(folder: Path, identity: Mapping[str, Any], ids: Sequence[str], 
     store = GradientStore(folder, record)
     np.save(folder / BITMAP_FILE, np.packbits(store.rows["tokens"].to_numpy() > 0), allow_pickle=False)
     pd.DataFrame({"id": list(ids)}).to_parquet(folder / "ids.parquet", index=False, compression="zstd")
+    (folder / BEGUN_FILE).unlink(missing_ok=True)
     write_atomic(folder / STORE_FILE, json.dumps(record, indent=1, sort_keys=True))
+
+
+def _require_same(folder: Path, identity: Mapping[str, Any], expect: Mapping[str, Any]) -> None:
+    """Raise ArtefactError naming the first field that differs. What `identity` does not have was not recorded yet when it was made."""
+    for name, value in expect.items():
+        if name in identity and identity[name] != value:
+            raise ArtefactError(
+                f"The gradient store {folder.name} was made with {name} = {identity[name]!r}, now {value!r}.",
+                "Delete the result that holds it and take the gradients again.",
+            )
 
 
 @dataclass(frozen=True)
@@ -74,12 +104,7 @@ class GradientStore:
             record = json.loads((folder / STORE_FILE).read_text(encoding="utf8"))
         except FileNotFoundError as error:
             raise ArtefactError(f"There is no finished gradient store in {folder}.", "Run `biasdiff run` on the audit.") from error
-        for name, value in (expect or {}).items():
-            if record["identity"].get(name) != value:
-                raise ArtefactError(
-                    f"The gradient store {folder.name} was made with {name} = {record['identity'].get(name)!r}, now {value!r}.",
-                    "Take the gradients again.",
-                )
+        _require_same(folder, record["identity"], expect or {})
         return cls(folder, record)
 
     @property
@@ -103,19 +128,55 @@ class GradientStore:
         paths = [_rows_path(self.folder, number) for number in self._numbers()]
         return pd.concat([pd.read_parquet(path) for path in paths], ignore_index=True)
 
+    @property
+    def dim(self) -> int:
+        """Dimensions of a vector. Raises ArtefactError as `shards`."""
+        return int(self._shard(0).shape[1])
+
     def shards(self) -> list[np.ndarray]:
         """The unit vectors of every shard, memory-mapped, [n, dim] fp16. Raises ArtefactError when they are archived."""
-        try:
-            return [np.load(_vectors_path(self.folder, n), mmap_mode="r", allow_pickle=False) for n in self._numbers()]
-        except FileNotFoundError as error:
-            raise ArtefactError(f"The vectors of the gradient store {self.folder.name} are archived.", "Restore the files.") from error
+        return [self._shard(number) for number in self._numbers()]
+
+    def blocks(self, rows: int) -> Iterator[tuple[slice, np.ndarray]]:
+        """The unit vectors `rows` at a time, wherever the shards end: which rows, and their vectors [rows, dim] in fp32.
+
+        A block is overwritten by the next. A shard is mapped for one block alone, so that no page stays that was read before.
+        """
+        block = np.empty((min(rows, self.count), self.dim), np.float32)
+        for start in range(0, self.count, rows):
+            end = min(start + rows, self.count)
+            for number in range(start // self._shard_size, -(-end // self._shard_size)):
+                first = number * self._shard_size
+                low, high = max(start, first), min(end, first + self._shard_size)
+                block[low - start : high - start] = self._shard(number)[low - first : high - first]
+            yield slice(start, end), block[: end - start]
+
+    def take(self, rows: np.ndarray) -> np.ndarray:
+        """The unit vectors of these rows, in their order, [len(rows), dim] fp32; only their shards are read."""
+        taken = np.empty((len(rows), self.dim), np.float32)
+        numbers, within = np.divmod(rows, self._shard_size)
+        for number in np.unique(numbers):
+            here = numbers == number
+            taken[here] = self._shard(int(number))[within[here]]
+        return taken
 
     def vectors(self) -> np.ndarray:
         """All unit vectors [count, dim] in fp32, in memory."""
         return np.concatenate([np.asarray(shard, np.float32) for shard in self.shards()])
 
+    @property
+    def _shard_size(self) -> int:
+        return int(self.record["shard_size"])
+
     def _numbers(self) -> range:
-        return range(len(shard_ranges(self.count, int(self.record["shard_size"]))))
+        return range(len(shard_ranges(self.count, self._shard_size)))
+
+    def _shard(self, number: int) -> np.ndarray:
+        try:
+            shard: np.ndarray = np.load(_vectors_path(self.folder, number), mmap_mode="r", allow_pickle=False)
+        except FileNotFoundError as error:
+            raise ArtefactError(f"The vectors of the gradient store {self.folder.name} are archived.", "Restore the files.") from error
+        return shard
 
 
 def _vectors_path(folder: Path, number: int) -> Path:

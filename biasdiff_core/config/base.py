@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any, TypeVar, dataclass_transform
 
 from biasdiff_core.errors import ConfigError
@@ -34,12 +35,16 @@ def require(ok: bool, what: str, mend: str = "") -> None:
 
 
 def require_positive(owner: str, **values: Any) -> None:
-    """Raise ConfigError naming the first field that is not above zero."""
+    """Raise ConfigError naming the first field that is not above zero, or not finite."""
     for name, value in values.items():
-        require(value > 0, f"{owner}.{name} is {value}, but must be above 0.")
+        require(
+            0 < value < inf,
+            f"{owner}.{name} is {value}, but must be above 0" + (" and finite." if value > 0 else "."),
+            "Give a positive number.",
+        )
 
 
 def require_fraction(owner: str, **values: float) -> None:
     """Raise ConfigError naming the first field outside [0, 1]."""
     for name, value in values.items():
-        require(0 <= value <= 1, f"{owner}.{name} is {value}, but must lie in [0, 1].")
+        require(0 <= value <= 1, f"{owner}.{name} is {value}, but must lie in [0, 1].", "Give a number from 0 to 1.")

@@ -39,6 +39,11 @@ class CorpusConfig:
                 f"corpus.text_column is not set and corpus.prompt_column/completion_column are {pair!r}.",
                 "Give the text column, or both prompt and completion.",
             )
+            require(
+                pair[0] != pair[1],
+                f"corpus.prompt_column and corpus.completion_column are both {pair[0]!r}: the model would learn to repeat the prompt.",
+                "Give two columns.",
+            )
 
 
 @config_class

@@ -48,8 +48,8 @@ class PairRules:
 class Budget:
     """What a run may use, all its continuations together. Tokens are those that the server reports, else estimated.
 
-    `max_requests`: failed ones count. `max_tokens`: of prompts and answers; `answer_tokens`: of one answer. `per_minute`: requests.
-    `price_in`, `price_out`: money per million tokens of prompts and of answers; only for showing what it costs.
+    `max_requests`: failed ones count. `max_tokens`: of prompts and answers; `answer_tokens`: of one answer. `per_minute`: requests, inf
+    for no limit. `price_in`, `price_out`: money per million tokens of prompts and of answers; only for showing what it costs.
     """
 
     max_requests: int = 60
@@ -60,8 +60,9 @@ class Budget:
     price_out: float | None = None
 
     def __post_init__(self) -> None:
-        limits = {name: getattr(self, name) for name in ("max_requests", "max_tokens", "answer_tokens", "per_minute")}
+        limits = {name: getattr(self, name) for name in ("max_requests", "max_tokens", "answer_tokens")}
         require_positive("budget", **limits)
+        require(self.per_minute > 0, f"budget.per_minute is {self.per_minute}, but must be above 0.", "Give a positive number, or inf.")
         prices = (self.price_in, self.price_out)
         require(
             (self.price_in is None) == (self.price_out is None),

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Literal
 
-from biasdiff_core.config.base import config_class, require, require_positive
+from biasdiff_core.config.base import added, config_class, require, require_positive
 
 OptimizerMap = Literal["sgd", "rms", "less", "adam", "adam_own"]
 ScoreKind = Literal["mean", "centred", "contrast"]
+ProjectionKind = Literal["countsketch", "rademacher"]
 
 
 @config_class
@@ -23,9 +24,11 @@ class GradientConfig:
     """`checkpoints`: `all` (Eq. 5, weighted by the mean learning rate of each epoch) or `last` (Eq. 6).
 
     `shard_size`: examples a shard of the store, the unit of resuming. `token_budget`: padded tokens of one forward pass.
-    `sketch_seed`: seed of the CountSketch's integer hash. `pool_size`: examples of the corpus (a seeded sample) whose mean
-    direction in the probes' map is what `centred` scores are measured from. `block_size`: neighbours in the corpus that share
-    one gradient, as the paper's batches (Tables 3 and 10); 1 gives each example its own.
+    `projection` to `proj_dim` numbers: `countsketch`, or `rademacher`, the dense signs of LESS and the paper, which cost `proj_dim`
+    operations for each LoRA weight of each example (`attribution.projection`). `sketch_seed`: seed of its integer hash.
+    `pool_size`: examples of the corpus (a seeded sample) whose mean direction in the probes' map is what `centred` scores are
+    measured from. `block_size`: neighbours in the corpus that share one gradient, as the paper's batches (Tables 3 and 10); 1 gives
+    each example its own.
     """
 
     maps: MapConfig = MapConfig()
@@ -36,6 +39,7 @@ class GradientConfig:
     pool_size: int = 256
     block_size: int = 1
     token_budget: int = 512
+    projection: ProjectionKind = added(default="countsketch")
 
     def __post_init__(self) -> None:
         sizes = {"proj_dim": self.proj_dim, "shard_size": self.shard_size, "pool_size": self.pool_size}

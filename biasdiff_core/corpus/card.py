@@ -105,21 +105,31 @@ class Built:
     @cached_property
     def content(self) -> bytes:
         """The CSV."""
-        return _csv(self.columns, self.rows)
+        return csv_content(self.columns, self.rows)
 
     def write(self, target: Path) -> Path:
-        """Write the CSV to `target` and the card beside it; the card's path. Raises DataError when one is there or no place for it."""
-        card = card_path(target)
-        if target.suffix.lower() != ".csv":
-            raise DataError(f"{target.name} is to be a CSV.", "Name it *.csv.")
-        if not target.parent.is_dir():
-            raise DataError(f"There is no folder {target.parent}.", "Make it first, or name another.")
-        for path in (target, card):
-            if path.exists():
-                raise DataError(f"{path} is there already.", "Name another file, or delete it first.")
-        write_atomic(card, json.dumps(self.card.to_json(), indent=1, ensure_ascii=False) + "\n")
-        write_atomic(target, self.content)
-        return card
+        """Write the CSV to `target` and the card beside it; the card's path. Raises DataError as `write_with_card`."""
+        return write_with_card(target, self.content, self.card.to_json())
+
+
+def write_with_card(target: Path, content: bytes, card: Mapping[str, Any]) -> Path:
+    """Write a CSV and its card beside it; the card's path. Raises DataError when one is there or no place for it."""
+    beside = card_path(target)
+    if target.suffix.lower() != ".csv":
+        raise DataError(f"{target.name} is to be a CSV.", "Name it *.csv.")
+    if not target.parent.is_dir():
+        raise DataError(f"There is no folder {target.parent}.", "Make it first, or name another.")
+    for path in (target, beside):
+        if path.exists():
+            raise DataError(f"{path} is there already.", "Name another file, or delete it first.")
+    write_atomic(beside, card_text(card))
+    write_atomic(target, content)
+    return beside
+
+
+def card_text(card: Mapping[str, Any]) -> str:
+    """A card as it stands in its file."""
+    return json.dumps(card, indent=1, ensure_ascii=False) + "\n"
 
 
 def card_path(target: Path) -> Path:
@@ -166,7 +176,7 @@ def built(
         repeated_near=distinct - forms,
         taken=tuple(taken),
         notes=tuple(notes),
-        digest=digest_bytes(_csv(columns, rows)),
+        digest=digest_bytes(csv_content(columns, rows)),
     )
     return Built(columns=columns, rows=tuple(rows), card=card)
 
@@ -191,7 +201,8 @@ def _lengths(texts: Sequence[str]) -> dict[str, float]:
     return {"least": min(words), "median": float(median(words)), "most": max(words)}
 
 
-def _csv(columns: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> bytes:
+def csv_content(columns: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> bytes:
+    """The bytes of a CSV."""
     buffer = io.StringIO(newline="")
     csv.writer(buffer, lineterminator="\r\n").writerows([columns, *rows])  # with "\n" alone, cells with "\r" stand without quotes
     return buffer.getvalue().encode()

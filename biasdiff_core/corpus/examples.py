@@ -31,8 +31,12 @@ class TrainingExample:
 
 def content_id(prompt: str | None, text: str, occurrence: int) -> str:
     """The id of the `occurrence`-th row (from 0) with this content."""
-    digest = hashlib.sha256("\x1f".join(["" if prompt is None else prompt, text]).encode()).hexdigest()[:16]
-    return digest if occurrence == 0 else f"{digest}-{occurrence}"
+    return repeated_id(hashlib.sha256("\x1f".join(["" if prompt is None else prompt, text]).encode()).hexdigest()[:16], occurrence)
+
+
+def repeated_id(first: str, occurrence: int) -> str:
+    """The id of the `occurrence`-th row (from 0) with the content whose first row has the id `first`."""
+    return first if occurrence == 0 else f"{first}-{occurrence}"
 
 
 class Corpus(Sequence[TrainingExample]):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import count
 from pathlib import Path
@@ -13,10 +14,14 @@ from typing import Any, BinaryIO, ClassVar, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from biasdiff_core.corpus.refusals import BAD_QUOTES, NOT_JSON, NOT_UTF8, NUL, RAGGED, Flaw, Refusals
-from biasdiff_core.errors import DataError
+from biasdiff_core.corpus.refusals import BAD_QUOTES, BARE_RETURNS, NOT_HELD, NOT_JSON, NOT_UTF8, NUL, RAGGED, Fault, Flaw, Refusals, shown
+from biasdiff_core.errors import DataError, one_line
 
-csv.field_size_limit(2**31 - 1)  # the default refuses cells over 128 kB
+# The default refuses cells over 128 kB; without any, a quote that is never closed swallows the rest of the file.
+csv.field_size_limit(2**27)
+BATCH = 1000  # rows of a Parquet file that are taken out at a time
+HEAD = 1000  # lines of JSON that tell the columns
+BUFFER = 2**20  # bytes of a Parquet column read ahead; otherwise it is a whole row group
 
 
 class Row(NamedTuple):
@@ -34,8 +39,11 @@ class Table(ABC):
     unit: ClassVar[str]
 
     @abstractmethod
-    def columns(self) -> tuple[str, ...]:
-        """The columns that there are. Raises DataError when the source is not of its format."""
+    def columns(self, sought: Collection[str] = ()) -> tuple[str, ...]:
+        """The columns that there are. Raises DataError when the source is not of its format.
+
+        Where each row has its own, those of the first rows, and of as many more as it takes to meet all that are `sought`.
+        """
 
     @abstractmethod
     def rows(self, wanted: Collection[str]) -> Iterator[Row]:
@@ -103,7 +111,7 @@ class DelimitedFile(_TextFile):
         super().__init__(path)
         self._delimiter, self._has_header, self._quoted = delimiter, has_header, quoted
 
-    def columns(self) -> tuple[str, ...]:
+    def columns(self, sought: Collection[str] = ()) -> tuple[str, ...]:
         return self._header()[0]
 
     def rows(self, wanted: Collection[str]) -> Iterator[Row]:
@@ -154,19 +162,21 @@ def _next_cells(reader: Iterator[list[str]]) -> tuple[list[str], Flaw | None]:
     try:
         return next(reader, []), None
     except csv.Error as error:
-        return [], (BAD_QUOTES, str(error))
+        return [], (BARE_RETURNS, "") if str(error).startswith("new-line") else (BAD_QUOTES, str(error))
 
 
 class JsonLines(_TextFile):
     """One JSON object a line."""
 
-    def columns(self) -> tuple[str, ...]:
+    def columns(self, sought: Collection[str] = ()) -> tuple[str, ...]:
         names: dict[str, None] = {}
         refusals = Refusals(str(self.path), self.unit)
         for line, record, _, flaw in self._records():
             names.update(dict.fromkeys(record))
             if flaw:
                 refusals.add(flaw, line)
+            if line >= HEAD and names and names.keys() >= set(sought):
+                break
         if not names:  # not JSON lines at all
             refusals.raise_any()
         return tuple(names)
@@ -186,12 +196,23 @@ class JsonLines(_TextFile):
 
 def _json_object(text: str) -> tuple[dict[str, Any], Flaw | None]:
     try:
-        record = json.loads(text)
+        record = json.loads(text.rstrip("\r\n"), object_pairs_hook=_once)
+    except json.JSONDecodeError as error:
+        return {}, (NOT_JSON, f"{error.msg}, column {error.colno}")
     except (ValueError, RecursionError) as error:
-        return {}, (NOT_JSON, str(error))
+        return {}, (NOT_JSON, one_line(error))
     if not isinstance(record, dict):
-        return {}, (NOT_JSON, f"type {type(record).__name__}")
+        return {}, (NOT_JSON, f"{shown(record)} of type {type(record).__name__}")
     return record, None
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object; ValueError when it names a key twice, of which Python's reader would keep the last in silence."""
+    record = dict(pairs)
+    if len(record) != len(pairs):
+        name = Counter(name for name, _ in pairs).most_common(1)[0][0]
+        raise ValueError(f"the key {shown(name)} stands there more than once")
+    return record
 
 
 class ParquetFile(Table):
@@ -202,16 +223,16 @@ class ParquetFile(Table):
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def columns(self) -> tuple[str, ...]:
+    def columns(self, sought: Collection[str] = ()) -> tuple[str, ...]:
         with self._open() as file:
             return tuple(file.schema_arrow.names)
 
     def rows(self, wanted: Collection[str]) -> Iterator[Row]:
         with self._open() as file:
             try:
-                yield from arrow_rows(file.iter_batches(columns=list(wanted)), wanted)
+                yield from arrow_rows(file.iter_batches(BATCH, columns=list(wanted)), wanted)
             except (pa.ArrowInvalid, OSError) as error:
-                raise DataError(f"{self.path} is damaged: {error}.", "Write or copy the file again.") from error
+                raise DataError(f"{self.path} is damaged: {one_line(error)}.", "Write or copy the file again.") from error
 
     def copy(self, keep: Sequence[bool], target: Path) -> None:
         with self._open() as file:
@@ -224,31 +245,35 @@ class ParquetFile(Table):
 
     def _open(self) -> pq.ParquetFile:
         try:
-            return pq.ParquetFile(self.path)
+            return pq.ParquetFile(self.path, buffer_size=BUFFER)
         except (pa.ArrowInvalid, OSError) as error:
-            raise DataError(f"{self.path} is not a Parquet file: {error}.", "Give the file the suffix of its format.") from error
+            mend = "Give the file the suffix of its format, or copy it again."
+            raise DataError(f"{self.path} is not a Parquet file, or not a whole one: {one_line(error)}.", mend) from error
 
 
 def arrow_rows(batches: Iterator[pa.RecordBatch | pa.Table], wanted: Collection[str]) -> Iterator[Row]:
-    """The rows of Arrow batches, counted from 1."""
+    """The rows of Arrow batches, counted from 1; of columns with one name, the first."""
     number = count(1)
     for batch in batches:
-        columns = [_values(batch.column(name)) for name in wanted]
+        columns = [_values(batch.column(batch.schema.names.index(name))) for name in wanted]
         for cells in zip(*columns, strict=True):
-            flaw = (NOT_UTF8, "") if NOT_UTF8 in cells else None
-            yield Row(next(number), dict(zip(wanted, cells, strict=True)), flaw=flaw)
+            fault = next((cell for cell in cells if isinstance(cell, Fault)), None)
+            yield Row(next(number), {} if fault else dict(zip(wanted, cells, strict=True)), flaw=(fault, "") if fault else None)
 
 
 def _values(column: pa.Array | pa.ChunkedArray) -> list[Any]:
     try:
         values: list[Any] = column.to_pylist()
         return values
-    except UnicodeDecodeError:
+    except (ValueError, OverflowError):
         return [_value(scalar) for scalar in column]
 
 
 def _value(scalar: pa.Scalar) -> Any:
+    """The value, or the fault for which Python cannot hold it."""
     try:
         return scalar.as_py()
     except UnicodeDecodeError:
         return NOT_UTF8
+    except (ValueError, OverflowError):  # such as a date after the year 9999
+        return NOT_HELD

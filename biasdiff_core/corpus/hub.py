@@ -8,10 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from biasdiff_core.corpus.formats import Row, Table, arrow_rows
-from biasdiff_core.errors import DataError, MissingDependency
-
-BATCH = 1000
+from biasdiff_core.corpus.formats import BATCH, Row, Table, arrow_rows
+from biasdiff_core.errors import DataError, MissingDependency, one_line
 
 
 def _package() -> Any:
@@ -30,7 +28,7 @@ class SavedDataset(Table):
     def __init__(self, dataset: Any, split: str, whole: Any = None) -> None:
         self._dataset, self._split, self._whole = dataset, split, whole
 
-    def columns(self) -> tuple[str, ...]:
+    def columns(self, sought: Collection[str] = ()) -> tuple[str, ...]:
         return tuple(self._dataset.column_names)
 
     def rows(self, wanted: Collection[str]) -> Iterator[Row]:
@@ -50,7 +48,9 @@ def load_folder(folder: Path, split: str) -> SavedDataset:
     try:
         loaded = package.load_from_disk(str(folder))
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"The dataset in {folder} cannot be loaded: {error}.", "Save it again with `Dataset.save_to_disk`.") from error
+        raise DataError(
+            f"The dataset in {folder} cannot be loaded: {one_line(error)}.", "Save it again with `Dataset.save_to_disk`."
+        ) from error
     if not isinstance(loaded, dict):
         return SavedDataset(loaded, split)
     if split not in loaded:
@@ -67,6 +67,6 @@ def load_hub(name: str, split: str) -> SavedDataset:
     except Exception as error:  # the client lets through whatever its HTTP library, the hub or a malformed dataset raises
         raise DataError(
             f"There is no file or folder {name!r}, and the hub was not reached or gave no such dataset with split {split!r} "
-            f"({type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}).",
+            f"({type(error).__name__}: {one_line(error)}).",
             "Offline, a file (CSV, TSV, JSONL, Parquet) or a folder saved with `Dataset.save_to_disk` works.",
         ) from error

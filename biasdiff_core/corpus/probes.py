@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -37,6 +37,10 @@ def read_probes(config: ProbeConfig) -> tuple[ProbeSet, list[str]]:
             f"{config.path} holds no probe: no row has text in {config.text_column!r}.", "Give at least one stereotyped sentence."
         )
     notes = [f"{rows_of(len(lines))} {why}: {listed(lines, table.unit)}." for why, lines in left_out.items()]
+    spellings = Counter(kind.casefold() for kind in {probe.bias_type for probe in found})
+    notes += [
+        f"The bias type {kind!r} is spelt in {count} ways, which count as {count} types." for kind, count in spellings.items() if count > 1
+    ]
     if config.limit is not None and config.limit < len(found):
         notes.append(f"A sample of {config.limit} of {len(found)} probes, seed {config.seed}.")
         found = _sample(found, config.limit, config.seed)
@@ -57,11 +61,13 @@ def _found(table: Table, wanted: Collection[str], config: ProbeConfig) -> tuple[
         if not probe.text.strip():
             noted["without text left out"].append(row.line)
         elif probe.id in probes:
-            noted["that repeat the text of an earlier probe left out"].append(row.line)
+            noted["repeating the text of an earlier probe left out"].append(row.line)
         else:
             probes[probe.id] = probe
             if config.twin_column and probe.twin is None:
                 noted["without a twin kept"].append(row.line)
+            if config.bias_type_column and not (row.cells.get(config.bias_type_column) or "").strip():
+                noted["without a bias type counted as `all`"].append(row.line)
     refusals.raise_any()
     return list(probes.values()), noted
 
@@ -71,7 +77,7 @@ def _flaw(row: Row, config: ProbeConfig) -> Flaw | None:
     if flaw:
         return flaw
     probe = _probe(row, config)
-    return (SAME_TWIN, "") if probe.twin is not None and probe.twin.strip() == probe.text.strip() else None
+    return (SAME_TWIN, "") if probe.twin is not None and normalised(probe.twin) == normalised(probe.text) else None
 
 
 def _probe(row: Row, config: ProbeConfig) -> Probe:

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import logging
+from array import array
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from biasdiff_core.config import CorpusConfig
-from biasdiff_core.corpus.examples import Corpus, TrainingExample, content_id
+from biasdiff_core.corpus.examples import Corpus, TrainingExample, content_id, repeated_id
 from biasdiff_core.corpus.formats import Row, Table
-from biasdiff_core.corpus.refusals import BAD_LABEL, Fault, Flaw, Refusals, flaw_of, rows_of
+from biasdiff_core.corpus.refusals import BAD_LABEL, NOT_FLAT, Fault, Flaw, Refusals, flaw_of, listed, rows_of, shown
 from biasdiff_core.corpus.sources import local_path, open_source, require_columns, source_digest
-from biasdiff_core.corpus.summary import CorpusReport, counted, duplicate_groups, word_lengths
+from biasdiff_core.corpus.summary import CorpusCount, CorpusReport, counted, duplicate_groups, word_lengths
 from biasdiff_core.errors import ConfigError, DataError
 from biasdiff_core.workspace.artefacts import digest_json
 
 log = logging.getLogger(__name__)
 
 DEMO_FILE = "corpus.csv"
-LABELS: Mapping[str, int | None] = {"": None, "0": 0, "false": 0, "no": 0, "1": 1, "true": 1, "yes": 1}
+# 0.0 and 1.0: what pandas writes of a column of labels some of which are missing.
+LABELS: Mapping[str, int | None] = {"": None, "0": 0, "0.0": 0, "false": 0, "no": 0, "1": 1, "1.0": 1, "true": 1, "yes": 1}
+COUNTED = 1000  # texts that are tokenised at once
 CountTokens = Callable[[list[str]], list[int]]
 TruncateText = Callable[[str, int], str]
 
@@ -66,19 +71,27 @@ def content_rows(table: Table, config: CorpusConfig) -> Iterator[ContentRow]:
 
     The id is that of the content in the source, before any truncation.
     """
-    prompt_column, text_column = _content_columns(config)
     seen: Counter[str] = Counter()
+    for found in _contents(table, config):
+        if found.id is None:
+            yield found
+            continue
+        occurrence = seen[found.id]
+        seen[found.id] += 1
+        yield found._replace(id=repeated_id(found.id, occurrence))
+
+
+def _contents(table: Table, config: CorpusConfig) -> Iterator[ContentRow]:
+    """All rows in order; equal ones have the same id."""
+    prompt_column, text_column = _content_columns(config)
     for row in table.rows(wanted_columns(config)):
         text = row.cells.get(text_column)
         prompt = row.cells.get(prompt_column) if prompt_column else None
         flaw = row.flaw or flaw_of(text, prompt)
         if flaw or text is None or not text.strip():
             yield ContentRow(row, None, None, "", flaw)
-            continue
-        first_id = content_id(prompt, text, 0)
-        occurrence = seen[first_id]
-        seen[first_id] += 1
-        yield ContentRow(row, content_id(prompt, text, occurrence) if occurrence else first_id, prompt, text, None)
+        else:
+            yield ContentRow(row, content_id(prompt, text, 0), prompt, text, None)
 
 
 def read_corpus(config: CorpusConfig, *, count_tokens: CountTokens | None = None, truncate_text: TruncateText | None = None) -> ReadResult:
@@ -90,37 +103,68 @@ def read_corpus(config: CorpusConfig, *, count_tokens: CountTokens | None = None
     column is missing; when fewer than 2 rows have text. Raises MissingDependency when `datasets` is needed and missing.
     """
     table = open_corpus(config)
-    examples, empty_lines = _examples(table, config)
-    rows_read = len(examples) + len(empty_lines)
-    if len(examples) < 2:
-        raise DataError(
-            f"{config.path}: {rows_of(rows_read)} read, {len(empty_lines)} without text, {len(examples)} usable.",
-            "At least 2 usable rows are needed to rank them.",
-        )
+    examples: list[TrainingExample] = []
+    empty_lines: list[int] = []
+    for line, example in _examples(content_rows(table, config), table, config):
+        if example is None:
+            empty_lines.append(line)
+        else:
+            examples.append(example)
+    _require_two(len(examples), len(empty_lines), config)
     truncated_lines: list[int] = []
     if count_tokens is not None:
         examples, truncated_lines = _within_limit(examples, table, config, count_tokens, truncate_text)
     corpus = Corpus(examples)
+    rows_read = len(examples) + len(empty_lines)
     report = _report(corpus, config, rows_read=rows_read, empty_lines=tuple(empty_lines), truncated_lines=tuple(truncated_lines))
     log.info("read %d of %d rows of %s", len(corpus), rows_read, config.path)
+    if report.unprompted_lines:
+        rows, where = rows_of(len(report.unprompted_lines)), listed(report.unprompted_lines, table.unit)
+        log.warning("%s: %s with an empty prompt, learned without one: %s", config.path, rows, where)
     return ReadResult(corpus=corpus, report=report)
 
 
-def _examples(table: Table, config: CorpusConfig) -> tuple[list[TrainingExample], list[int]]:
-    """(examples, lines of the empty rows). Raises DataError listing every faulty row."""
+def count_corpus(config: CorpusConfig) -> CorpusCount:
+    """Check every row as `read_corpus` does and count, without holding them: 8 bytes of each tell which repeat. Raises DataError alike."""
+    table = open_corpus(config)
+    contents, labels = array("Q"), Counter[int | None]()
+    empty = unprompted = 0
+    for _, example in _examples(_contents(table, config), table, config):
+        if example is None:
+            empty += 1
+            continue
+        contents.append(int(example.id, 16))
+        labels[example.label] += 1
+        unprompted += example.prompt == ""
+    _require_two(len(contents), empty, config)
+    return CorpusCount(
+        rows_read=len(contents) + empty,
+        rows_used=len(contents),
+        empty=empty,
+        unprompted=unprompted,
+        repeated=int((np.unique(contents, return_counts=True)[1] > 1).sum()),
+        labels=counted(labels.elements()) if config.label_column else {},
+    )
+
+
+def _examples(rows: Iterable[ContentRow], table: Table, config: CorpusConfig) -> Iterator[tuple[int, TrainingExample | None]]:
+    """(line, example, or None where a row has no text). Raises DataError at the end when there were faulty rows, listing them."""
     refusals = Refusals(config.path, table.unit)
-    examples: list[TrainingExample] = []
-    empty_lines: list[int] = []
-    for found in content_rows(table, config):
+    for found in rows:
         flaw = found.flaw or _tag_flaw(found.row, config)
         if flaw:
             refusals.add(flaw, found.row.line)
-        elif found.id is None:
-            empty_lines.append(found.row.line)
         else:
-            examples.append(_example(found, found.id, config))
+            yield found.row.line, None if found.id is None else _example(found, found.id, config)
     refusals.raise_any()
-    return examples, empty_lines
+
+
+def _require_two(used: int, empty: int, config: CorpusConfig) -> None:
+    if used < 2:
+        raise DataError(
+            f"{config.path}: {rows_of(used + empty)} read, {empty} without text, {used} usable.",
+            "At least 2 usable rows are needed to rank them.",
+        )
 
 
 def _example(found: ContentRow, id_: str, config: CorpusConfig) -> TrainingExample:
@@ -139,7 +183,11 @@ def _example(found: ContentRow, id_: str, config: CorpusConfig) -> TrainingExamp
 def _tag_flaw(row: Row, config: CorpusConfig) -> Flaw | None:
     """What is wrong with the label, source or group of a row."""
     if _label_text(row.cells, config) not in LABELS:
-        return BAD_LABEL, repr(_tag(row.cells, config.label_column))
+        return BAD_LABEL, shown(_tag(row.cells, config.label_column))
+    for column in (config.source_column, config.group_column):
+        value = row.cells.get(column) if column else None
+        if isinstance(value, (list, dict, bytes)):
+            return NOT_FLAT, f"{shown(value)} of type {type(value).__name__}"
     return flaw_of(_tag(row.cells, config.source_column), _tag(row.cells, config.group_column))
 
 
@@ -168,7 +216,7 @@ def _within_limit(
     refusals = Refusals(config.path, table.unit)
     fitting: list[TrainingExample] = []
     truncated: list[int] = []
-    for example, tokens in zip(examples, count_tokens([(e.prompt or "") + e.text for e in examples]), strict=True):
+    for example, tokens in _with_tokens(examples, count_tokens):
         line = example.line or 0
         if tokens <= config.max_tokens:
             fitting.append(example)
@@ -187,6 +235,13 @@ def _within_limit(
     return fitting, truncated
 
 
+def _with_tokens(examples: Sequence[TrainingExample], count_tokens: CountTokens) -> Iterator[tuple[TrainingExample, int]]:
+    """Each example with its number of tokens; counted in parts, for the token ids of a whole corpus take many times its size."""
+    for start in range(0, len(examples), COUNTED):
+        part = examples[start : start + COUNTED]
+        yield from zip(part, count_tokens([(example.prompt or "") + example.text for example in part]), strict=True)
+
+
 def _report(corpus: Corpus, config: CorpusConfig, **counts: Any) -> CorpusReport:
     exact, near = duplicate_groups(corpus)
     is_local = local_path(config.path, DEMO_FILE) is not None
@@ -194,6 +249,7 @@ def _report(corpus: Corpus, config: CorpusConfig, **counts: Any) -> CorpusReport
         source=config.path,
         digest=source_digest(config.path, demo=DEMO_FILE) if is_local else digest_json(list(corpus.ids)),
         rows_used=len(corpus),
+        unprompted_lines=tuple(example.line or 0 for example in corpus if example.prompt == ""),
         duplicate_groups=exact,
         near_duplicate_groups=near,
         labels=counted(e.label for e in corpus) if config.label_column else {},

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
 from biasdiff_core.corpus.demo import demo_path
 from biasdiff_core.corpus.formats import DelimitedFile, JsonLines, ParquetFile, Table
 from biasdiff_core.corpus.hub import load_folder, load_hub
-from biasdiff_core.errors import DataError
+from biasdiff_core.corpus.refusals import shown
+from biasdiff_core.errors import DataError, one_line
 from biasdiff_core.workspace.artefacts import digest_json, digest_source
 
 DEMO = "demo"
@@ -25,6 +27,19 @@ READERS: Mapping[str, Callable[[Path], Table]] = {
 }
 HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?(@[\w./-]+)?")
 SUFFIX = re.compile(r"\.[A-Za-z]\w{0,7}")
+NAMED = 20  # columns that a message lists
+BINARY = 10  # one in so many bytes that are no text makes a file binary; fewer are reported with their lines
+# How files begin that are something else than their suffix says, in small letters: what each is, and the mend.
+SIGNATURES: Mapping[bytes, tuple[str, str]] = {
+    b"pk\x03\x04": ("a ZIP archive, as Excel files are", "Save the sheet as CSV in UTF-8, or unpack the archive."),
+    b"\x1f\x8b": ("compressed by gzip", "Unpack it first: gunzip."),
+    b"par1": ("a Parquet file", "Give it the suffix .parquet."),
+    b"\xff\xfe": ("UTF-16 text", "Save it as UTF-8."),
+    b"\xfe\xff": ("UTF-16 text", "Save it as UTF-8."),
+    b"version https://git-lfs": ("a pointer of Git LFS, not the file itself", "Fetch the file: git lfs pull."),
+    b"<!doctype html": ("a web page", "Download the file itself, not the page that shows it."),
+    b"<html": ("a web page", "Download the file itself, not the page that shows it."),
+}
 
 
 def local_path(path: str, demo: str) -> Path | None:
@@ -34,9 +49,14 @@ def local_path(path: str, demo: str) -> Path | None:
     """
     if path == DEMO:
         return demo_path(demo)
-    local = Path(path).expanduser()
-    if local.exists():
-        return local
+    if not path.strip():
+        raise DataError("No file is named: the path is empty.", "Give a file, a folder, or a Hugging Face dataset id.")
+    try:
+        local = Path(path).expanduser()
+        if local.exists():
+            return local
+    except (OSError, RuntimeError, ValueError) as error:  # too long a name, no such home folder, a NUL in it
+        raise DataError(f"{shown(path)} is no path: {one_line(error)}.", "Correct the path.") from error
     if SUFFIX.fullmatch(local.suffix) or not HUB_ID.fullmatch(path):
         raise DataError(f"There is no file {path}.", "Correct the path; a relative one starts at the folder you are in.")
     return None
@@ -59,22 +79,45 @@ def open_source(path: str, split: str, *, demo: str) -> Table:
     reader = READERS.get(local.suffix.lower())
     if reader is None:
         raise DataError(f"{path} has the suffix {local.suffix!r}, which is none of {', '.join(READERS)}.", "Save it as one of these.")
-    return reader(local)
+    found = reader(local)
+    _require_format(found, local, path)
+    return found
+
+
+def _require_format(table: Table, local: Path, path: str) -> None:
+    """Raise DataError when the first bytes of a file show that it is something else than its suffix says."""
+    with local.open("rb") as handle:
+        head = handle.read(1024)
+    text = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    for start, (what, mend) in SIGNATURES.items():
+        if text.startswith(start) and not (start == b"par1" and isinstance(table, ParquetFile)):
+            raise DataError(f"{path} is {what}.", mend)
+    if isinstance(table, JsonLines) and text.startswith(b"["):
+        lines = f"{local.stem}.jsonl" if local.suffix != ".jsonl" else f"{local.stem}-lines.jsonl"
+        raise DataError(f"{path} is one JSON array, not one object a line.", f"Turn it into lines: jq -c '.[]' {local.name} > {lines}")
+    found = Counter(head.decode(errors="replace"))
+    nul, undecodable = found["\0"], found["\ufffd"]
+    if not isinstance(table, ParquetFile) and nul and undecodable and nul + undecodable > len(head) / BINARY:
+        raise DataError(f"{path} is no text but a binary file.", "Save the table as CSV, JSON lines or Parquet.")
 
 
 def require_columns(table: Table, path: str, wanted: Collection[str]) -> None:
     """Raise DataError unless each wanted column is there once; it lists those that there are, and the closest name."""
-    columns = table.columns()
+    columns = table.columns(sought=wanted)
     for name in wanted:
         if columns.count(name) > 1:
             raise DataError(f"{path} has {columns.count(name)} columns named {name!r}.", "Give each column a name of its own.")
         if name not in columns:
-            raise DataError(
-                f"{path} has no column {name!r}. Its columns: {', '.join(map(repr, columns)) or 'none'}.", _advice(name, columns)
-            )
+            more = f" and {len(columns) - NAMED} more" if len(columns) > NAMED else ""
+            names = ", ".join(map(shown, columns[:NAMED])) or "none"
+            raise DataError(f"{path} has no column {name!r}. Its columns: {names}{more}.", _advice(name, columns))
 
 
-def _advice(name: str, columns: Collection[str]) -> str:
+def _advice(name: str, columns: Sequence[str]) -> str:
+    if not columns:
+        return "Give each row that column."
+    if columns[0].startswith("{"):
+        return "The rows are JSON objects: give the file the suffix .jsonl."
     if len(columns) == 1 and re.search(r"[;,\t|]", "".join(columns)):
         return "The header is read as a single column: separate columns by commas in .csv, by tabs in .tsv."
     by_folded = {column.casefold(): column for column in columns}

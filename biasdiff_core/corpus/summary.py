@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
 
-from biasdiff_core.corpus.examples import TrainingExample
+from biasdiff_core.corpus.examples import TrainingExample, content_id
 
 Groups = tuple[tuple[str, ...], ...]
 UNKNOWN = "unknown"
@@ -20,10 +20,10 @@ class CorpusReport:
     """How reading went and what was read.
 
     `digest`: SHA-256 of the source (of the ids, for a dataset of the hub). `empty_lines`: rows left out for having no text.
-    `truncated_lines`: rows cut to the token limit. `duplicate_groups`: ids of equal content. `near_duplicate_groups`: ids
-    that are equal but for case, punctuation and white space, where the content is not all the same. `labels`, `sources`,
-    `groups`: examples by value, `unknown` where the cell is empty, nothing where there is no column. `words_*`: length of
-    the learned text in words.
+    `truncated_lines`: rows cut to the token limit. `unprompted_lines`: rows whose prompt is empty. `duplicate_groups`: ids of
+    equal content. `near_duplicate_groups`: ids that are equal but for case, punctuation and white space, where the content is
+    not all the same. `labels`, `sources`, `groups`: examples by value, `unknown` where the cell is empty, nothing where there
+    is no column. `words_*`: length of the learned text in words.
     """
 
     source: str
@@ -40,6 +40,7 @@ class CorpusReport:
     words_min: int
     words_median: float
     words_max: int
+    unprompted_lines: tuple[int, ...] = ()  # came later: older reports have none
 
     def to_json(self) -> dict[str, Any]:
         """The fields as plain JSON values."""
@@ -48,9 +49,21 @@ class CorpusReport:
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> CorpusReport:
         """Inverse of `to_json`. Raises TypeError on unknown fields."""
-        lines = {name: tuple(record[name]) for name in ("empty_lines", "truncated_lines")}
+        lines = {name: tuple(record.get(name, ())) for name in ("empty_lines", "truncated_lines", "unprompted_lines")}
         groups = {name: tuple(map(tuple, record[name])) for name in ("duplicate_groups", "near_duplicate_groups")}
         return cls(**{**record, **lines, **groups})
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorpusCount:
+    """How many rows were read, used, left out for having no text, and learned without a prompt; `repeated`: groups of equal content."""
+
+    rows_read: int
+    rows_used: int
+    empty: int
+    unprompted: int
+    repeated: int
+    labels: Mapping[str, int]
 
 
 class _Spaces(dict[int, str]):
@@ -75,9 +88,9 @@ def duplicate_groups(examples: Iterable[TrainingExample]) -> tuple[Groups, Group
     exact: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
     for example in examples:
         exact[example.prompt or "", example.text].append(example.id)
-    near: defaultdict[tuple[str, str], list[list[str]]] = defaultdict(list)
+    near: defaultdict[str, list[list[str]]] = defaultdict(list)  # by a digest, for the normalised texts are as large as the corpus
     for (prompt, text), ids in exact.items():
-        near[normalised(prompt), normalised(text)].append(ids)
+        near[content_id(normalised(prompt), normalised(text), 0)].append(ids)
     return (
         tuple(tuple(ids) for ids in exact.values() if len(ids) > 1),
         tuple(tuple(id_ for ids in group for id_ in ids) for group in near.values() if len(group) > 1),

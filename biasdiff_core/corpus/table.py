@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +39,9 @@ def read_probes_table(path: Path) -> ProbeSet:
 
 
 def _write(items: Iterable[TrainingExample | Probe], schema: pa.Schema, path: Path) -> None:
-    pq.write_table(pa.Table.from_pylist([asdict(item) for item in items], schema=schema), path, compression="zstd")
+    rows = list(items)
+    columns = {name: [getattr(row, name) for row in rows] for name in schema.names}
+    pq.write_table(pa.Table.from_pydict(columns, schema=schema), path, compression="zstd")
 
 
 def _read(schema: pa.Schema, path: Path) -> list[dict[str, Any]]:

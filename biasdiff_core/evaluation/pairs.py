@@ -22,6 +22,7 @@ Direction = Literal["stereo", "antistereo"]
 _FILE = "crows_pairs_anonymized.csv"
 _COLUMNS = ("sent_more", "sent_less", "stereo_antistereo", "bias_type")
 _EMPTY = Fault("with an empty cell", f"Fill {', '.join(_COLUMNS)}, or remove the pair.")
+_EQUAL = Fault("with two equal sentences", "Correct the pair, or remove it: it can only be a tie.")
 _DIRECTION = Fault("with a direction that is neither stereo nor antistereo", "Correct the column stereo_antistereo.")
 
 
@@ -103,5 +104,7 @@ def _open(path: str) -> Table:
 def _flaw(cells: Mapping[str, Any]) -> Flaw | None:
     if not all((cells.get(column) or "").strip() for column in _COLUMNS):
         return _EMPTY, ""
+    if cells["sent_more"].strip() == cells["sent_less"].strip():
+        return _EQUAL, ""
     direction = cells["stereo_antistereo"]
     return None if direction in ("stereo", "antistereo") else (_DIRECTION, repr(direction))

@@ -165,11 +165,17 @@ def read_losses(path: Path) -> TextLosses:
 
 def _lines(path: Path) -> list[str]:
     try:
-        return [line for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error}.", "Name a file that this user may read.") from error
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not in UTF-8 (byte {error.start}).", NOT_UTF8.mend) from error
+    refusals = Refusals(str(path), "line")
+    for number, line in enumerate(lines, start=1):
+        if flaw := flaw_of(line):
+            refusals.add(flaw, number)
+    refusals.raise_any()
+    return [line for line in lines if line.strip()]
 
 
 def _column(config: PerplexityConfig) -> list[str]:

@@ -169,6 +169,10 @@ class Frozen:
         finally:
             self.model.train(training)
 
+    def get_output_embeddings(self) -> Any:
+        """The model's own head, which `score` narrows to the loss tokens."""
+        return self.model.get_output_embeddings()
+
 
 def pareto(forget: str, retain: str) -> Weigh:
     """The min-norm weights of the two terms of these names, found anew at every step; other terms keep theirs."""

@@ -17,8 +17,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from biasdiff_core.config import LoraConfig
-from biasdiff_core.errors import ArtefactError, ConfigError
-from biasdiff_core.model.lora import attach_adapter, check_same, detach_adapter, lora_parameters, save_adapter
+from biasdiff_core.errors import ArtefactError, ConfigError, one_line
+from biasdiff_core.model.lora import attach_adapter, check_same, detach_adapter, lora_parameters, require_trained, save_adapter
 from biasdiff_core.model.source import lora_settings
 from biasdiff_core.workspace.artefacts import write_atomic
 
@@ -113,11 +113,13 @@ def _trainer_state(folder: Path, model: PeftModel) -> OptimizerState:
     # (docs/decisions/trainer-checkpoints.md).
     path = folder / "optimizer.pt"
     try:
-        stored: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        stored: Any = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise ArtefactError(f"{path} cannot be read as tensors: {str(error).splitlines()[0]}", "Save the checkpoint again.") from error
+        # What torch says of it advises to run the file's code.
+        raise ArtefactError(f"{path} holds something else than tensors, or is damaged.", "Save the checkpoint again.") from error
     # Trainer makes a group with and one without weight decay, each in model order; LoRA weights all decay, the other is empty.
-    groups = [group for group in stored["param_groups"] if group["params"]]
+    whole = isinstance(stored, dict) and {"state", "param_groups"} <= stored.keys()
+    groups = [group for group in stored["param_groups"] if group["params"]] if whole else []
     if len(groups) != 1 or "exp_avg" not in next(iter(stored["state"].values()), {}):
         raise ArtefactError(f"{path} is not the state of one AdamW group.", "Train the LoRA weights alone, with AdamW.")
     names = list(lora_parameters(model))
@@ -147,12 +149,14 @@ def import_checkpoint(base: Any, source: Path, lora: LoraConfig, target: Path) -
     """Take over a peft adapter, or a `transformers.Trainer` checkpoint of one, as `target`/epoch-01.
 
     Adapter weights must be safetensors; an `optimizer.pt` becomes our `optimizer.safetensors`, so the audit holds no pickle.
-    Raises ArtefactError when it does not fit the model, ConfigError when its LoRA settings are not the audit's.
+    Raises ArtefactError when it does not fit the model, ConfigError when its LoRA settings are not the audit's, NumericError when it was
+    never trained.
     """
     found = lora_settings(source)
     if found != lora:
         raise ConfigError(f"The adapter in {source} has {found}, the audit {lora}.", "Set the audit's lora to the adapter's.")
     model = attach_adapter(base, source)
+    require_trained(model)
     folder = target / "epoch-01"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -173,7 +177,12 @@ def trainer_learning_rate(folder: Path) -> tuple[int, float]:
     path = folder / "trainer_state.json"
     if not path.exists():
         return 0, 1.0
-    record = json.loads(path.read_text(encoding="utf8"))
-    # A log of the last step alone says 0: no weight for Eq. 5, which for one checkpoint is 1 whatever it was.
-    rates = [entry["learning_rate"] for entry in record.get("log_history", []) if entry.get("learning_rate")]
-    return int(record.get("global_step", 0)), sum(rates) / len(rates) if rates else 1.0
+    try:
+        record = json.loads(path.read_text(encoding="utf8"))
+        # A log of the last step alone says 0: no weight for Eq. 5, which for one checkpoint is 1 whatever it was.
+        rates = [entry["learning_rate"] for entry in record.get("log_history", []) if entry.get("learning_rate")]
+        return int(record.get("global_step", 0)), sum(rates) / len(rates) if rates else 1.0
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ArtefactError(
+            f"{path} is no state of a Trainer: {one_line(error)}.", "Save the checkpoint again, or delete that file."
+        ) from error

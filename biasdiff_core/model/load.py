@@ -5,19 +5,23 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from biasdiff_core.config import ModelConfig
-from biasdiff_core.errors import DataError
+from biasdiff_core.errors import DataError, one_line
 from biasdiff_core.model.source import ModelSource, locate
 
 log = logging.getLogger(__name__)
 
+# What transformers and safetensors raise on folders that are no whole model.
+UNLOADABLE = (OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError, SafetensorError)
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -46,13 +50,21 @@ def load_model(config: ModelConfig, workspace: Path) -> LoadedModel:
     # In bf16 on a CPU the fused kernel costs a quarter of a training step on short sentences; in fp32 eager attention is not the same
     # to the last bit from run to run (docs/log.md, 2026-11-26).
     attention = "eager" if device == "cpu" and config.dtype == "bfloat16" else None
+    tokenizer = load_tokenizer(config, workspace)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(place, revision=config.revision)
-        model = AutoModelForCausalLM.from_pretrained(
-            place, revision=config.revision, dtype=DTYPES[config.dtype], attn_implementation=attention
+        model, found = AutoModelForCausalLM.from_pretrained(
+            place,
+            revision=config.revision,
+            dtype=DTYPES[config.dtype],
+            attn_implementation=attention,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are refused below, by name
+            use_safetensors=True if source.kind == "folder" else None,  # pickled weights are not in the folder's digest
+            trust_remote_code=False,  # else it asks on the terminal, which a job does not have
         )
-    except (OSError, ValueError) as error:
+    except UNLOADABLE as error:
         raise DataError(_load_failure(source, error), _load_mend(source)) from error
+    _require_weights(source, found)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token  # only a filler: padding is masked everywhere
     model.requires_grad_(False)
@@ -64,9 +76,18 @@ def load_tokenizer(config: ModelConfig, workspace: Path) -> Any:
     source = locate(config)
     place = str(_bundled_cache(source, workspace) if source.kind == "bundled" else source.path or config.name)
     try:
-        return AutoTokenizer.from_pretrained(place, revision=config.revision)
-    except (OSError, ValueError) as error:
+        return AutoTokenizer.from_pretrained(place, revision=config.revision, trust_remote_code=False)
+    except UNLOADABLE as error:
         raise DataError(_load_failure(source, error), _load_mend(source)) from error
+
+
+def _require_weights(source: ModelSource, found: Mapping[str, Any]) -> None:
+    """Raise DataError when weights are not in the files or of another shape: transformers would fill them with random numbers."""
+    absent = sorted(found["missing_keys"])
+    other = sorted(name for name, *_ in found["mismatched_keys"])
+    if absent or other:
+        what = f"{len(absent)} weights are not in its files" if absent else f"{len(other)} weights have another shape in its files"
+        raise DataError(f"The model {source.name!r} cannot be loaded: {what}, e.g. {(absent or other)[0]}.", _load_mend(source))
 
 
 def _bundled_cache(source: ModelSource, workspace: Path) -> Path:
@@ -93,13 +114,16 @@ def _bundled_cache(source: ModelSource, workspace: Path) -> Path:
 
 
 def _load_failure(source: ModelSource, error: Exception) -> str:
-    first_line = str(error).strip().splitlines()[0]
     if source.kind == "hub":
-        return f"The model {source.name!r} is neither a folder here nor to be had from the Hugging Face hub: {first_line}"
-    return f"The model {source.name!r} cannot be loaded: {first_line}"
+        return f"The model {source.name!r} is neither a folder here nor to be had from the Hugging Face hub: {one_line(error)}."
+    why = "it comes with code of its own, which is not run" if "custom code" in str(error) else one_line(error)
+    return f"The model {source.name!r} cannot be loaded: {why}."
 
 
 def _load_mend(source: ModelSource) -> str:
     if source.kind == "hub":
         return "Check the id and the network, or download it elsewhere and give the folder; bundled:smollm2-135m works offline."
-    return "Check that the folder was written by `save_pretrained` and holds weights and tokenizer."
+    return (
+        "Check that the folder was written by `save_pretrained` from a model that transformers knows, and holds config.json, weights as "
+        "safetensors, and tokenizer as whole files (`git lfs pull` fetches those that are pointers)."
+    )

@@ -8,11 +8,12 @@ from typing import Any, cast
 import torch
 from peft import LoraConfig as PeftLoraConfig
 from peft import PeftModel, get_peft_model
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from biasdiff_core.config import LoraConfig
-from biasdiff_core.errors import ArtefactError, ConfigError, NumericError
+from biasdiff_core.errors import ArtefactError, ConfigError, NumericError, one_line
 
 ADAPTER_FILE = "adapter_model.safetensors"
 PREFIX = "base_model.model."
@@ -62,7 +63,9 @@ def lora_parameters(model: Any) -> dict[str, nn.Parameter]:
 def require_trained(model: Any) -> None:
     """Refuse an adapter whose lora_B is all zero: every gradient of lora_A would be zero. Raises NumericError."""
     if not any(bool(weight.any()) for name, weight in lora_parameters(model).items() if ".lora_B." in name):
-        raise NumericError("Every lora_B of the adapter is zero: it was never trained.", "Warm it up before taking gradients.")
+        raise NumericError(
+            "Every lora_B of the adapter is zero: it was never trained.", "Give one that was trained, or leave the warm-up to the audit."
+        )
 
 
 def save_adapter(model: PeftModel, folder: Path) -> None:
@@ -78,9 +81,11 @@ def attach_adapter(base: Any, folder: Path) -> PeftModel:
         raise ArtefactError(f"{folder} holds no {ADAPTER_FILE}.", "Pickled adapters are not loaded: save it as safetensors.")
     try:
         model = PeftModel.from_pretrained(base, str(folder), is_trainable=False).eval()
+    except SafetensorError as error:
+        raise ArtefactError(f"{folder / ADAPTER_FILE} cannot be read: {one_line(error)}.", "Copy the adapter again.") from error
     except (RuntimeError, ValueError, KeyError) as error:
         raise ArtefactError(
-            f"The adapter in {folder} does not fit the model: {str(error).splitlines()[0]}", "Use the model that it was made for."
+            f"The adapter in {folder} does not fit the model: {one_line(error)}.", "Use the model that it was made for."
         ) from error
     try:
         _require_same(folder, model)  # peft only warns of layers that the adapter has no weights for, or weights without a layer

@@ -9,7 +9,7 @@ from typing import Literal
 
 from biasdiff_core.config import LoraConfig, ModelConfig
 from biasdiff_core.config.model import BUNDLED_MODEL
-from biasdiff_core.errors import ConfigError, DataError, MissingDependency
+from biasdiff_core.errors import ConfigError, DataError, MissingDependency, one_line
 from biasdiff_core.wheels import file_in_wheel
 from biasdiff_core.workspace.artefacts import digest_json, digest_source
 
@@ -78,9 +78,9 @@ def lora_settings(adapter: Path) -> LoraConfig:
             dropout=record["lora_dropout"],
             target_modules=tuple(sorted(record["target_modules"])),
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(
-            f"{adapter} holds no LoRA adapter ({error}).", "Give a folder written by peft with a list of target_modules."
+            f"{adapter} holds no LoRA adapter ({one_line(error)}).", "Give a folder written by peft with a list of target_modules."
         ) from error
     return settings
 

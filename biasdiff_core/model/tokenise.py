@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from biasdiff_core.corpus.examples import TrainingExample
 from biasdiff_core.errors import ConfigError
+from biasdiff_core.workspace.artefacts import digest_json
 
+Span = tuple[Literal["prompt", "text"], int, int]  # the part of an example, and characters of it: from, to
 CALL_COST = 16  # what one more call of the model costs, in padded tokens (135 M parameters on a CPU)
 
 
@@ -47,6 +50,15 @@ def prefix_token(tokenizer: Any) -> int | None:
     return None
 
 
+def tokenizer_digest(tokenizer: Any) -> str:
+    """SHA-256 of what turns texts into ids: the rules of a fast tokenizer, the vocabulary of one written in Python."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        return digest_json(tokenizer.get_vocab())
+    # Padding and truncation are settings of the last call.
+    return digest_json(json.loads(backend.to_str()) | {"padding": None, "truncation": None})
+
+
 def encode(tokenizer: Any, examples: Sequence[TrainingExample]) -> list[Encoded]:
     """Encode training examples as their tokenizer does, loss on the text's tokens only.
 
@@ -71,6 +83,25 @@ def _encode(tokenizer: Any, texts: Sequence[str], prompts: Sequence[str]) -> lis
     context = tokenizer(list(prompts))["input_ids"]
     plain = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
     return [Encoded(ids=(*before, *ids), loss_from=max(1, len(before))) for before, ids in zip(context, plain, strict=True)]
+
+
+def token_spans(tokenizer: Any, examples: Sequence[TrainingExample], *, prompted: bool) -> list[list[Span]]:
+    """Where each token of `encode` stands in its example; a special token nowhere, from 0 to 0.
+
+    `prompted`: whether any example of the corpus that they are encoded with has a prompt.
+    """
+    texts = [example.text for example in examples]
+    if not prompted:
+        return [[("text", *span) for span in spans] for spans in _offsets(tokenizer, texts)]
+    before = _offsets(tokenizer, [example.prompt or "" for example in examples])
+    after = _offsets(tokenizer, texts, add_special_tokens=False)
+    return [
+        [*(("prompt", *span) for span in first), *(("text", *span) for span in second)] for first, second in zip(before, after, strict=True)
+    ]
+
+
+def _offsets(tokenizer: Any, texts: Sequence[str], **options: Any) -> list[list[tuple[int, int]]]:
+    return tokenizer(list(texts), return_offsets_mapping=True, **options)["offset_mapping"]
 
 
 def encode_chat(tokenizer: Any, request: str, answers: Sequence[str]) -> list[Encoded]:
@@ -173,10 +204,14 @@ class Scored:
 
 def score(model: Any, batch: Batch) -> Scored:
     """Run `model` on a batch; fp32, or fp64 of an fp64 model."""
-    logits = model(input_ids=batch.ids, attention_mask=batch.attention, position_ids=batch.positions, use_cache=False).logits
     mask = batch.loss_mask[:, 1:]
-    # Only labelled positions go through the softmax, at fp32 or better.
-    labelled = logits[:, :-1][mask].to(torch.promote_types(logits.dtype, torch.float32))
+    # The head sees only the hidden states that predict a loss token: the logits of the others are never formed.
+    narrowed = model.get_output_embeddings().register_forward_pre_hook(lambda _head, inputs: (inputs[0][:, :-1][mask],))
+    try:
+        logits = model(input_ids=batch.ids, attention_mask=batch.attention, position_ids=batch.positions, use_cache=False).logits
+    finally:
+        narrowed.remove()
+    labelled = logits.to(torch.promote_types(logits.dtype, torch.float32))
     chosen = torch.nn.functional.cross_entropy(labelled, batch.ids[:, 1:][mask], reduction="none")
     owner = torch.arange(mask.shape[0], device=mask.device)[:, None].expand_as(mask)[mask]
     return Scored(batch=batch, logits=labelled, token_log_probs=-chosen, owner=owner)

@@ -20,6 +20,8 @@ from biasdiff_core.workspace.database import Database
 
 Verdict = Literal["biased", "not_biased", "neutral_but_influential", "unsure"]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
+PairVerdict = Literal["accept", "edit", "reject"]  # on probe pairs, see `curation`
+PAIR_VERDICTS: tuple[PairVerdict, ...] = get_args(PairVerdict)
 Kind = Literal["decide", "bulk", "import", "assign", "undo"]
 Selection = Mapping[str, Any] | None
 ByAuditor = dict[str, dict[str, "Decision"]]  # auditor → example id → decision
@@ -33,7 +35,7 @@ class Decision:
     """One verdict on one example. `inspected`: seen on its own, not by a bulk act. `selection`: what led to it (filter, lasso)."""
 
     example_id: str
-    verdict: Verdict
+    verdict: Verdict | PairVerdict
     auditor: str
     reason: str
     created: str
@@ -112,26 +114,41 @@ def fold_first(actions: Sequence[Action], decisions: Iterable[Decision]) -> dict
     return first
 
 
+def read_links(links: Iterable[chain.Link]) -> tuple[list[Action], list[Decision]]:
+    """Actions and decisions of a log's links, oldest first, undone ones too."""
+    kept = list(links)
+    return [_action(link) for link in kept], [decision for link in kept for decision in decisions_of(link)]
+
+
 class DecisionLog:
     """The decisions of one audit. Nothing in it is ever changed or deleted; many processes may append at once.
 
-    `known_ids`: ids of the corpus; when given, decisions on any other id are refused.
+    `known_ids`: ids of the corpus; when given, decisions on any other id are refused. `verdicts`: those that may be given.
     """
 
     EMPTY_HEAD = chain.GENESIS
 
-    def __init__(self, db: Database, audit_id: str, known_ids: Collection[str] | None = None) -> None:
+    def __init__(
+        self,
+        db: Database,
+        audit_id: str,
+        known_ids: Collection[str] | None = None,
+        verdicts: Collection[Verdict | PairVerdict] = VERDICTS,
+    ) -> None:
         self.audit_id = audit_id
         self._db = db
+        self._verdicts = verdicts
         self._known_ids = None if known_ids is None else frozenset(known_ids)
         self._actions: list[Action] = []
         self._folded: tuple[int, dict[str, Decision], ByAuditor, dict[str, Decision]] = (0, {}, {}, {})
 
-    def decide(self, example_id: str, verdict: Verdict, auditor: str, reason: str = "", selection: Selection = None) -> Action:
+    def decide(
+        self, example_id: str, verdict: Verdict | PairVerdict, auditor: str, reason: str = "", selection: Selection = None
+    ) -> Action:
         """Record the verdict on one example that the auditor has seen. Raises ReviewError when it cannot be accepted."""
         return self.decide_each([(example_id, verdict, reason)], auditor, selection)
 
-    def decide_each(self, judged: Sequence[tuple[str, Verdict, str]], auditor: str, selection: Selection = None) -> Action:
+    def decide_each(self, judged: Sequence[tuple[str, Verdict | PairVerdict, str]], auditor: str, selection: Selection = None) -> Action:
         """Record (id, verdict, reason) of examples seen one by one, as one action. Raises ReviewError."""
         rows = [{"example_id": id_, "verdict": verdict, "reason": reason, "inspected": True} for id_, verdict, reason in judged]
         return self._append("decide", auditor, rows, selection)
@@ -190,7 +207,7 @@ class DecisionLog:
 
     def decisions(self) -> list[Decision]:
         """All decisions ever made, oldest first, those of undone actions too."""
-        return [decision for link in self.links() for decision in _decisions(link)]
+        return [decision for link in self.links() for decision in decisions_of(link)]
 
     def current(self) -> dict[str, Decision]:
         """The decision that holds on each example, whoever made it (see `fold`)."""
@@ -212,8 +229,7 @@ class DecisionLog:
             if any(link["undoes"] for link in links):
                 holding, each, first, links = {}, {}, {}, chain.read(connection, self.audit_id)
         if links:
-            actions = [_action(link) for link in links]
-            decisions = [decision for link in links for decision in _decisions(link)]
+            actions, decisions = read_links(links)
             holding = holding | fold(actions, decisions)
             newer = fold_by_auditor(actions, decisions)
             each = {auditor: each.get(auditor, {}) | newer.get(auditor, {}) for auditor in {**each, **newer}}
@@ -255,7 +271,7 @@ class DecisionLog:
         auditor = _text(auditor, "The auditor's name")
         if not rows:
             raise ReviewError("No example is named.", "Select at least one.")
-        checked = [_checked(row, auditor) for row in rows]
+        checked = [_checked(row, auditor, self._verdicts) for row in rows]
         self._check_ids([row["example_id"] for row in checked])
         with self._db.write(self.audit_id) as connection:
             return self._link(connection, kind, auditor, checked, selection, None)
@@ -300,15 +316,16 @@ def _action(link: chain.Link) -> Action:
     return Action(**{field.name: link[field.name] for field in fields(Action)})
 
 
-def _decisions(link: chain.Link) -> Iterable[Decision]:
+def decisions_of(link: chain.Link) -> Iterable[Decision]:
+    """The decisions of one link of the log."""
     for row in link["decisions"]:
         yield Decision(**row, action_id=link["action_id"], selection=link["selection"])
 
 
-def _checked(row: Mapping[str, Any], auditor: str) -> dict[str, Any]:
+def _checked(row: Mapping[str, Any], auditor: str, verdicts: Collection[str]) -> dict[str, Any]:
     where = f"{row['where']}: " if "where" in row else ""
-    if row["verdict"] not in VERDICTS:
-        raise ReviewError(f"{where}the verdict is {row['verdict']!r}.", f"Use one of {', '.join(VERDICTS)}.")
+    if row["verdict"] not in verdicts:
+        raise ReviewError(f"{where}the verdict is {row['verdict']!r}.", f"Use one of {', '.join(verdicts)}.")
     return {
         "example_id": _text(row["example_id"], f"{where}the example id"),
         "verdict": row["verdict"],

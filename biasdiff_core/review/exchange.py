@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from biasdiff_core.corpus.export import FORMULA_STARTS, safe_cell
-from biasdiff_core.errors import ReviewError
+from biasdiff_core.errors import ReviewError, one_line
 from biasdiff_core.workspace.artefacts import write_atomic
 
 FIELDS = ("example_id", "verdict", "auditor", "reason", "created", "inspected", "action_id", "selection")
@@ -60,15 +60,35 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     if path.suffix not in readers:
         raise ReviewError(f"Decisions cannot be read from {path.name!r}.", "Give a *.csv or *.jsonl file.")
     try:
-        return [_checked(row, f"{path.name} line {line}") for line, row in readers[path.suffix](path)]
+        rows = [_checked(row, f"{path.name} line {line}") for line, row in readers[path.suffix](path)]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ReviewError(f"{path} cannot be read: {error}.", "Give a UTF-8 file.") from error
+        raise ReviewError(f"{path} cannot be read: {one_line(error)}.", "Give a UTF-8 file.") from error
+    if not rows:
+        raise ReviewError(f"No example is judged in {path.name}.", "Give one decision a line, under example_id,verdict,inspected.")
+    _require_agreement(rows)
+    return rows
+
+
+def _require_agreement(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Raise ReviewError when one auditor judges an example twice and differently: which of the two is meant, nobody can tell."""
+    first: dict[tuple[str, str], Mapping[str, Any]] = {}
+    for row in rows:
+        before = first.setdefault((row["example_id"], row["auditor"]), row)
+        if before["verdict"] != row["verdict"]:
+            raise ReviewError(
+                f"{row['where']}: {row['example_id']} is {row['verdict']}, but {before['verdict']} in {before['where']}.",
+                "Keep one of them.",
+            )
 
 
 def _csv_rows(path: Path) -> Iterator[tuple[int, Any]]:
     with path.open(encoding="utf-8-sig", newline="") as handle:
         reader = csv.DictReader(handle)
         for row in reader:
+            if None in row:
+                raise ReviewError(
+                    f"{path.name} line {reader.line_num} has more cells than the header.", "Put cells with commas into quotes."
+                )
             yield reader.line_num, {name: _plain_cell(cell) for name, cell in row.items() if name and cell is not None}
 
 
@@ -81,8 +101,8 @@ def _jsonl_rows(path: Path) -> Iterator[tuple[int, Any]]:
         if text.strip():
             try:
                 yield line, json.loads(text)
-            except json.JSONDecodeError as error:
-                raise ReviewError(f"{path.name} line {line} is not JSON: {error}.", "Give one JSON object a line.") from error
+            except (ValueError, RecursionError) as error:
+                raise ReviewError(f"{path.name} line {line} is not JSON: {one_line(error)}.", "Give one JSON object a line.") from error
 
 
 def _checked(row: Any, where: str) -> dict[str, Any]:

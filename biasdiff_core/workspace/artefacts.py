@@ -40,6 +40,8 @@ FORMATS: Mapping[str, int] = {
     "ranking": 1,
     "map2d": 1,
     "nearness": 1,
+    "tokens": 1,
+    "search": 1,
     "removal": 1,
     "mitigation": 1,
     "evaluation": 1,

@@ -76,6 +76,14 @@ decisions = sa.Table(
     sa.Column("inspected", sa.Boolean, nullable=False),
 )
 
+preferences = sa.Table(
+    "preferences",
+    metadata,
+    sa.Column("auditor", sa.Text, primary_key=True),
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("value", sa.Text, nullable=False),  # JSON
+)
+
 
 class Database:
     """One database, its tables made when they are missing (safe when many processes start at once).

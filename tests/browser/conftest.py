@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from playwright.sync_api import ConsoleMessage, Page
 
@@ -69,6 +70,10 @@ class Server:
                 self._reader.start()
                 return
         raise AssertionError("The server ended: " + "".join(said))
+
+    def memory(self) -> int:
+        """Resident bytes of the server process."""
+        return int(psutil.Process(self._process.pid).memory_info().rss)
 
     def kill(self) -> None:
         """SIGKILL."""

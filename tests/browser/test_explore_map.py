@@ -1,4 +1,4 @@
-"""The map in a real browser: a box drawn on it selects what lies in it, and a bulk decision takes just that."""
+"""Explore in a real browser: a box drawn on the map selects what lies in it, filters live in the address, a large audit stays light."""
 
 from __future__ import annotations
 
@@ -10,12 +10,50 @@ import pandas as pd
 import pytest
 from playwright.sync_api import Page, expect
 
+from benchmarks.large_audit import large_audit
+from biasdiff_core.audit import Audit
 from tests.browser.conftest import Server
 from tests.undecided import undecided_audit
 
 pytestmark = pytest.mark.browser
 PATIENCE = 60_000
 BOX_TOOL = (52, 18)  # where the second tool of the map's toolbox lies
+MOST_BYTES, MOST_MEMORY = 1_000_000, 1_000_000_000
+
+
+def draw_box(page: Page, share: float) -> None:
+    """Draw a box on the map from its left edge over a share of its width."""
+    chart = page.get_by_test_id("stEChartsChart").locator("canvas").first
+    place = chart.bounding_box()
+    assert place is not None
+    left, top = place["x"], place["y"]
+    page.mouse.click(left + BOX_TOOL[0], top + BOX_TOOL[1])
+    page.mouse.move(left + 12, top + 75)
+    page.mouse.down()
+    page.mouse.move(left + place["width"] * share, top + place["height"] - 12, steps=8)
+    page.mouse.up()
+
+
+def selected(page: Page, rows: int) -> int:
+    """How many of all are selected, as the page says."""
+    counted = page.get_by_text(re.compile(rf"^[\d,]+ of {rows:,} selected by the lasso"))
+    return int(counted.inner_text().split()[0].replace(",", ""))
+
+
+def label_selected(page: Page, count: int, *, action: int) -> None:
+    """Label what is selected as biased; the number of the action that this is."""
+    page.get_by_role("button", name=f"Label {count:,} examples").click()
+    page.get_by_role("button", name=f"Yes, label {count:,} as biased").click()
+    expect(page.get_by_role("button", name=f"Undo action {action} ({count:,} decision")).to_be_enabled()
+
+
+def inside_the_box(audit: Audit) -> set[str]:
+    """Ids of the examples in the box that the last action was selected by."""
+    selection = audit.log.actions()[-1].selection
+    assert selection is not None
+    (x0, x1), (y0, y1) = selection["lasso"][0]["coord_range"]
+    points = pd.read_parquet(audit.artefact("map2d").path("map2d.parquet"))
+    return set(points["id"][points["x"].between(x0, x1) & points["y"].between(y0, y1)])
 
 
 def test_a_box_on_the_map_selects_what_lies_in_it(watched: Page, serve: Callable[[Path], Server], finished_workspace: Path) -> None:
@@ -27,26 +65,59 @@ def test_a_box_on_the_map_selects_what_lies_in_it(watched: Page, serve: Callable
     name.fill("Ana")
     name.press("Enter")
     expect(watched.get_by_role("button", name="Label 40 examples")).to_be_visible()
-    chart = watched.get_by_test_id("stEChartsChart").locator("canvas").first
-    place = chart.bounding_box()
-    assert place is not None
-    left, top = place["x"], place["y"]
-    watched.mouse.click(left + BOX_TOOL[0], top + BOX_TOOL[1])
-    watched.mouse.move(left + 12, top + 75)
-    watched.mouse.down()
-    watched.mouse.move(left + place["width"] * 0.55, top + place["height"] - 12, steps=8)
-    watched.mouse.up()
-    counted = watched.get_by_text(re.compile(r"^\d+ of 40 selected by the lasso"))
-    count = int(counted.inner_text().split()[0])
+    draw_box(watched, 0.55)
+    count = selected(watched, 40)
     assert 0 < count < 40
-    watched.get_by_role("button", name=f"Label {count} examples").click()
-    watched.get_by_role("button", name=f"Yes, label {count} as biased").click()
-    expect(watched.get_by_role("button", name=f"Undo action 3 ({count} decision")).to_be_enabled()
+    label_selected(watched, count, action=3)
     decisions = audit.log.current()
-    selection = next(iter(decisions.values())).selection
-    assert selection is not None
-    (x0, x1), (y0, y1) = selection["lasso"][0]["coord_range"]
-    points = pd.read_parquet(audit.artefact("map2d").path("map2d.parquet"))
-    inside = points[points["x"].between(x0, x1) & points["y"].between(y0, y1)]
-    assert set(decisions) == set(inside["id"])
+    assert set(decisions) == inside_the_box(audit)
     assert len(decisions) == count
+
+
+def test_filters_stay_in_the_address_and_on_the_way_back(watched: Page, serve: Callable[[Path], Server], finished_workspace: Path) -> None:
+    expect.set_options(timeout=PATIENCE)
+    audit = undecided_audit(finished_workspace)
+    watched.goto(f"{serve(finished_workspace).url}/explore?audit={audit.folder.id}&from=forum&rank_to=30")
+    shown = watched.get_by_text(re.compile(r"^\d+ of 40 shown"))
+    expect(shown).to_contain_text("source: forum · rank to: 30")
+    text = watched.get_by_role("textbox", name="Text contains")
+    text.fill("women")
+    text.press("Enter")
+    expect(shown).to_contain_text("text: women")
+    expect(watched).to_have_url(re.compile("find=women"))
+    before = shown.inner_text()
+    sidebar = watched.get_by_test_id("stSidebar")
+    sidebar.get_by_role("link", name="Corpus").click()
+    expect(watched.get_by_role("heading", name="Corpus", exact=True)).to_be_visible()
+    sidebar.get_by_role("link", name="Explore").click()
+    expect(shown).to_have_text(before)
+    watched.reload()
+    expect(shown).to_have_text(before)
+
+
+@pytest.mark.slow
+def test_a_hundred_thousand_examples_stay_light(watched: Page, serve: Callable[[Path], Server], workspace: Path) -> None:
+    audit = large_audit(workspace, 100_000)
+    expect.set_options(timeout=10 * PATIENCE)
+    watched.set_default_timeout(10 * PATIENCE)
+    watched.set_viewport_size({"width": 1280, "height": 2400})
+    received: list[int] = []
+    watched.on("websocket", lambda socket: socket.on("framereceived", lambda frame: received.append(len(frame))))
+    server = serve(workspace)
+    watched.goto(f"{server.url}/?audit={audit.folder.id}")
+    name = watched.get_by_role("textbox", name="Your name")
+    name.fill("Ana")
+    name.press("Enter")
+    explore = watched.get_by_test_id("stSidebar").get_by_role("link", name="Explore")
+    expect(explore).to_be_visible()
+    received.clear()
+    explore.click()
+    expect(watched.get_by_role("button", name="Label 100,000 examples")).to_be_visible()
+    expect(watched.locator(".stApp[data-test-script-state=notRunning]")).to_be_attached()
+    assert 0 < sum(received) <= MOST_BYTES
+    draw_box(watched, 0.2)
+    count = selected(watched, 100_000)
+    label_selected(watched, count, action=2)
+    assert {id_ for id_, decision in audit.log.current().items() if decision.auditor == "Ana"} == inside_the_box(audit)
+    assert len(inside_the_box(audit)) == count
+    assert server.memory() <= MOST_MEMORY

@@ -11,6 +11,8 @@ from playwright.sync_api import Page, expect
 
 from biasdiff_core.audit import Audit
 from biasdiff_core.review.design import mixed_order
+from biasdiff_core.workspace.audits import install_shipped
+from biasdiff_ui.boot import SHIPPED_AUDITS
 from tests.browser.conftest import Server
 from tests.undecided import undecided_audit
 
@@ -28,21 +30,29 @@ def undecided(finished_workspace: Path) -> Audit:
 @pytest.fixture
 def review(watched: Page, serve: Callable[[Path], Server], undecided: Audit) -> Page:
     """The review page of that audit, opened by its address on a fresh server, by an auditor called Ana."""
-    watched.set_default_timeout(PATIENCE)
+    return opened(watched, serve, undecided)
+
+
+def opened(page: Page, serve: Callable[[Path], Server], audit: Audit) -> Page:
+    page.set_default_timeout(PATIENCE)
     expect.set_options(timeout=PATIENCE)
-    watched.goto(f"{serve(undecided.folder.workspace).url}/review?audit={undecided.folder.id}")
-    name = watched.get_by_role("textbox", name="Your name")
+    page.goto(f"{serve(audit.folder.workspace).url}/review?audit={audit.folder.id}")
+    signed_in(page)
+    return page
+
+
+def signed_in(page: Page) -> None:
+    name = page.get_by_role("textbox", name="Your name")
     name.fill("Ana")
     name.press("Enter")
-    expect(watched.get_by_label("Review card")).to_be_visible()
-    watched.get_by_role("heading", name="Review").click()
-    return watched
+    expect(page.get_by_label("Review card")).to_be_visible()
+    page.get_by_role("heading", name="Review").click()
 
 
 def saved(page: Page, decisions: int) -> None:
     """Wait until the server has acknowledged all and says how many decisions there are in this session."""
     expect(page.get_by_role("status").filter(has_text="all saved")).to_be_visible()
-    expect(page.get_by_text(re.compile(rf"^{decisions} decisions? in this session$"))).to_be_visible()
+    expect(page.get_by_text(re.compile(rf"^{decisions} decisions? in this session"))).to_be_visible()
 
 
 def recorded(audit: Audit) -> list[tuple[str, str, str]]:
@@ -107,3 +117,85 @@ def test_a_held_key_or_a_shortcut_of_the_browser_decides_nothing_more(review: Pa
     review.keyboard.press("n")
     saved(review, 2)
     assert [row[:2] for row in recorded(undecided)] == [(ids[0], "biased"), (ids[1], "not_biased")]
+
+
+def test_two_hundred_keys_at_once_lose_nothing(watched: Page, serve: Callable[[Path], Server], tmp_path: Path) -> None:
+    """The shipped demo audit has examples enough; the presses come without a pause between them."""
+    (folder,) = install_shipped(SHIPPED_AUDITS, tmp_path / "workspace")
+    audit = Audit(folder)
+    page = opened(watched, serve, audit)
+    ids, _ = mixed_order(audit.ranking()["id"].tolist(), audit.folder.id)
+    keys = "bnbiu" * 40
+    page.evaluate("keys => [...keys].forEach(key => document.dispatchEvent(new KeyboardEvent('keydown', { key, bubbles: true })))", keys)
+    saved(page, 200)
+    assert recorded(audit) == [(id_, VERDICT_OF[key], "") for id_, key in zip(ids, keys, strict=False)]
+    assert audit.log.verify() == []
+
+
+def test_other_keys_hold_after_a_reload_and_can_be_turned_off(review: Page, undecided: Audit) -> None:
+    ids, _ = mixed_order(undecided.ranking()["id"].tolist(), undecided.folder.id)
+    card = review.get_by_label("Review card")
+    review.get_by_text("Keys", exact=True).click()
+    review.get_by_role("textbox", name="Biased", exact=True).fill("1")
+    review.get_by_role("textbox", name="Not biased", exact=True).fill("1")
+    review.get_by_role("button", name="Keep these keys").click()
+    expect(review.get_by_text("are both on the key 1")).to_be_visible()
+    review.get_by_role("textbox", name="Not biased", exact=True).fill("0")
+    review.get_by_role("button", name="Keep these keys").click()
+    expect(card.locator("button[data-act=biased] kbd")).to_have_text("1")
+    review.get_by_role("heading", name="Review").click()
+    for key in "b1n0":  # b and n do nothing any more
+        review.keyboard.press(key)
+    saved(review, 2)
+    review.reload()
+    signed_in(review)
+    expect(card.locator("button[data-act=not_biased] kbd")).to_have_text("0")
+    review.keyboard.press("0")
+    saved(review, 3)
+    assert [row[:2] for row in recorded(undecided)] == [(ids[0], "biased"), (ids[1], "not_biased"), (ids[2], "not_biased")]
+    review.get_by_text("Keys", exact=True).click()
+    review.get_by_text("Keys act", exact=True).click()
+    review.get_by_role("button", name="Keep these keys").click()
+    expect(card.locator("button[data-act=biased] kbd")).to_be_hidden()
+    review.get_by_role("heading", name="Review").click()
+    review.keyboard.press("1")
+    card.locator("button[data-act=not_biased]").click()
+    saved(review, 4)
+    assert recorded(undecided)[-1][:2] == (ids[3], "not_biased")
+
+
+def test_a_key_leads_to_similar_ones_and_a_button_back(review: Page, undecided: Audit) -> None:
+    ids, _ = mixed_order(undecided.ranking()["id"].tolist(), undecided.folder.id)
+    card = review.get_by_label("Review card")
+    for key in "bm":
+        review.keyboard.press(key)
+    expect(review.get_by_text("nearest first")).to_be_visible()
+    expect(card.get_by_text("1 of 38 in the queue")).to_be_visible()
+    near = card.get_attribute("data-example")
+    review.keyboard.press("n")
+    saved(review, 2)
+    assert [row[:2] for row in recorded(undecided)] == [(ids[0], "biased"), (near, "not_biased")]
+    held = undecided.log.current()[str(near)]
+    assert held.selection and held.selection["queue"] == f"similar to {ids[1]}"
+    review.get_by_role("button", name="Back to the earlier queue").click()
+    expect(card).to_have_attribute("data-example", ids[1])
+
+
+def test_the_text_is_shaded_by_token_on_a_key(watched: Page, serve: Callable[[Path], Server], undecided: Audit) -> None:
+    undecided.shade_tokens()
+    page = opened(watched, serve, undecided)
+    text = undecided.ranking()["text"].iloc[0]
+    body = page.get_by_label("Review card").locator(".body")
+    expect(body).to_have_text(text)
+    expect(body.locator("span")).to_have_count(0)
+    page.keyboard.press("t")
+    expect(page.get_by_text("raises", exact=True)).to_be_visible()
+    expect(body.locator("span")).to_have_count(len(text))  # of a tokenizer by bytes
+    expect(body).to_have_text(text)
+    expect(body.locator("span").nth(1)).to_have_attribute("title", re.compile(r"^influence [+−]0\.\d{4}, loss \d+\.\d{2} nats$"))
+    expect(body.locator("span").nth(1)).to_have_attribute("style", re.compile("background-color"))
+    page.keyboard.press("t")
+    expect(page.get_by_text("loss: the model did not expect this token")).to_be_visible()
+    page.keyboard.press("t")
+    expect(body.locator("span")).to_have_count(0)
+    assert recorded(undecided) == []

@@ -57,22 +57,33 @@ def map_slow(kind: str, g: Tensor, m: Tensor, v: Tensor, t: int, beta1: float, b
     return torch.tensor(found, dtype=torch.float64)
 
 
-def hash_slow(seed: int, name: str, coordinate: int) -> int:
-    """SplitMix64's output number `coordinate` of the stream that (seed, name) start, in unbounded integers."""
+def hash_slow(stream: str, place: int) -> int:
+    """SplitMix64's output number `place` of the stream of that name, in unbounded integers."""
     word = (1 << 64) - 1
-    start = int.from_bytes(hashlib.sha256(f"1:{seed}:{name}".encode()).digest()[:8], "little")
-    z = (start + (coordinate + 1) * 0x9E3779B97F4A7C15) & word
+    start = int.from_bytes(hashlib.sha256(stream.encode()).digest()[:8], "little")
+    z = (start + (place + 1) * 0x9E3779B97F4A7C15) & word
     z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & word
     z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & word
     return z ^ (z >> 31)
 
 
 def sketch_matrix(seed: int, name: str, size: int, dim: int) -> Tensor:
-    """The dense projection [dim, size] of one parameter."""
+    """CountSketch of one parameter as a dense matrix [dim, size]."""
     matrix = torch.zeros((dim, size), dtype=torch.float64)
     for coordinate in range(size):
-        z = hash_slow(seed, name, coordinate)
+        z = hash_slow(f"1:{seed}:{name}", coordinate)
         matrix[(z >> 1) % dim, coordinate] = 1.0 if z & 1 else -1.0
+    return matrix
+
+
+def rademacher_matrix(seed: int, name: str, size: int, dim: int) -> Tensor:
+    """The dense signs over √dim [dim, size] of one parameter: of each coordinate 64 signs a word, lowest bit first."""
+    words = math.ceil(dim / 64)
+    matrix = torch.zeros((dim, size), dtype=torch.float64)
+    for coordinate in range(size):
+        for number in range(dim):
+            z = hash_slow(f"rademacher:1:{seed}:{name}", coordinate * words + number // 64)
+            matrix[number, coordinate] = (1 if z >> number % 64 & 1 else -1) / math.sqrt(dim)
     return matrix
 
 

@@ -1,0 +1,282 @@
+"""How fast per-example gradients are taken: beside a training step, beside LESS as its paper describes it, and with exact dot products.
+
+python -m benchmarks.featurize [--sentences 64] [--model NAME] [--dtype bfloat16] [--repeats 7] [--dry]
+
+Sentences of the demo corpus of about 32 tokens, one adapter, after one epoch of training on them. In every round each way takes the
+same sentences once, one way after another, and each pair of ways gives one ratio; a row is the median over the rounds, its interval the
+bootstrap over them. Seconds are CPU seconds of the process, which other work on the machine stretches less than those of the clock.
+
+training          one optimizer step of our own loop on all the sentences: the same batches, forward, backward, AdamW
+features          our vectors: gradient, optimizer map, norm, sketch of 8,192
+exact             the same with exact dot products with random directions, 9 (means of bias types) or as many as single probes
+less_gradients    LESS (Xia et al. 2024), one sentence at a time: backward, all gradients as one vector, Adam's map
+less              the same, projected to 8,192 by a dense Rademacher matrix, 64 vectors at once
+
+Directions of single probes need memory: 891 × 921,600 numbers of the bundled model's LoRA are 3.3 GB (--probes).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import click
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks.record import record
+from biasdiff_core.attribution.gradients import Directions, Featurizer, full_vectors
+from biasdiff_core.attribution.optimizer_map import gradient_map
+from biasdiff_core.attribution.projection import CountSketch, Rademacher
+from biasdiff_core.config import CorpusConfig, GradientConfig, LoraConfig, ModelConfig, TrainingConfig
+from biasdiff_core.corpus.read import read_corpus
+from biasdiff_core.evaluation.statistics import Estimate
+from biasdiff_core.model.checkpoint import OptimizerState, load_optimizer_state
+from biasdiff_core.model.load import load_model
+from biasdiff_core.model.lora import add_lora, lora_parameters
+from biasdiff_core.model.tokenise import Encoded, collate, encode, length_batches
+from biasdiff_core.model.train import Term, mean_nll, train
+from biasdiff_core.workspace.audits import default_workspace
+
+TOKENS = 32
+MEANS = 9
+PROJECTOR_BATCH = 64  # vectors at once
+STILL = 1e-12  # a learning rate that leaves the adapter as it is, so that every round has the same one
+DRAWS = 10_000
+SETTINGS = GradientConfig()
+
+Projector = Callable[[Tensor], Tensor]  # vectors [B, D] -> [B, 8192]
+Seconds = Mapping[str, float]  # CPU seconds by the name of what took them
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bench:
+    """What all ways share. `encoded`: twice as many sentences as each way takes; `state`: AdamW's after the epoch of training."""
+
+    model: Any
+    pad_id: int
+    encoded: Sequence[Encoded]
+    state: OptimizerState
+    sketch: CountSketch
+
+    @property
+    def sentences(self) -> Sequence[Encoded]:
+        """What each way takes: every second sentence."""
+        return self.encoded[::2]
+
+    def features(self, encoded: Sequence[Encoded], directions: Directions | None = None) -> np.ndarray:
+        """Our sketches [n, dim], in the map of the training examples."""
+        mapped = gradient_map(SETTINGS.maps.train, self.state)
+        return Featurizer(self.model, self.pad_id, mapped, self.sketch, directions, SETTINGS.token_budget).rows(encoded).sketch
+
+
+def make_bench(config: ModelConfig, count: int) -> Bench:
+    """The model with an adapter that has seen the 2 · `count` demo sentences whose length is nearest to `TOKENS`, sorted by length."""
+    loaded = load_model(config, default_workspace())
+    if loaded.device.type != "cpu":
+        raise SystemExit("This measures CPU seconds: hide the GPU with CUDA_VISIBLE_DEVICES=''.")
+    everything = encode(loaded.tokenizer, read_corpus(CorpusConfig(path="demo")).corpus)
+    nearest = sorted(everything, key=lambda example: abs(len(example.ids) - TOKENS))[: 2 * count]
+    encoded = sorted(nearest, key=lambda example: len(example.ids))
+    model, pad_id = add_lora(loaded.model, LoraConfig(), seed=0), loaded.tokenizer.pad_token_id
+    with TemporaryDirectory() as folder:
+        term = Term(name="nll", examples=encoded, loss=mean_nll)
+        checkpoint = train(model, pad_id, [term], TrainingConfig(epochs=1), Path(folder), stage="featurize")[-1]
+        state = load_optimizer_state(checkpoint.folder, model)
+    sketch = CountSketch(SETTINGS.proj_dim, SETTINGS.sketch_seed)
+    return Bench(model=model, pad_id=pad_id, encoded=encoded, state=state, sketch=sketch)
+
+
+def timed(name: str, work: Callable[[], Any]) -> Callable[[], Seconds]:
+    """A way that takes its time as a whole."""
+
+    def way() -> Seconds:
+        started = time.process_time()
+        work()
+        return {name: time.process_time() - started}
+
+    return way
+
+
+def training_step(bench: Bench) -> Seconds:
+    """One optimizer step of the training loop on all sentences, in the same batches; what is saved afterwards is not counted."""
+    term = Term(name="nll", examples=bench.sentences, loss=mean_nll)
+    config = TrainingConfig(epochs=1, batch_size=len(bench.sentences), learning_rate=STILL, token_budget=SETTINGS.token_budget)
+    ended: list[float] = []
+    with TemporaryDirectory() as folder:
+        started = time.process_time()
+        train(
+            bench.model,
+            bench.pad_id,
+            [term],
+            config,
+            Path(folder),
+            stage="featurize",
+            progress=lambda step: ended.append(time.process_time()),
+        )
+    return {"training": ended[0] - started}
+
+
+def less(bench: Bench, project: Projector) -> Seconds:
+    """LESS from its description: batch size 1, one vector of all LoRA gradients, Adam's map, dense projection."""
+    parameters = lora_parameters(bench.model)
+    for parameter in parameters.values():
+        parameter.requires_grad_(True)
+    first, second = (
+        torch.cat([moments[name].flatten() for name in parameters]) for moments in (bench.state.exp_avg, bench.state.exp_avg_sq)
+    )
+    seconds, projecting, waiting = 0.0, 0.0, []
+    for number, example in enumerate(bench.sentences, start=1):
+        started = time.process_time()
+        ids = torch.tensor([example.ids])
+        bench.model.zero_grad()
+        bench.model(input_ids=ids, labels=ids, use_cache=False).loss.backward()
+        gradient = torch.cat([parameter.grad.flatten() for parameter in parameters.values() if parameter.grad is not None])
+        moment = bench.state.beta1 * first + (1 - bench.state.beta1) * gradient
+        square = bench.state.beta2 * second + (1 - bench.state.beta2) * gradient**2
+        waiting.append(moment / torch.sqrt(square + bench.state.epsilon))
+        between = time.process_time()
+        if len(waiting) == PROJECTOR_BATCH or number == len(bench.sentences):
+            project(torch.stack(waiting))
+            waiting = []
+        seconds, projecting = seconds + between - started, projecting + time.process_time() - between
+    bench.model.zero_grad()
+    bench.model.requires_grad_(False)
+    return {"less_gradients": seconds, "less": seconds + projecting}
+
+
+def dense_projector(size: int) -> tuple[str, Projector]:
+    """The dense Rademacher projection from `size` dimensions, and whose it is: traker's where it can be imported, else our own."""
+    try:
+        from trak import __version__ as trak_version
+        from trak.projectors import BasicProjector, ProjectionType
+    except ImportError:
+        return "our own dense projection", _own_projection
+    theirs = BasicProjector(size, SETTINGS.proj_dim, 0, ProjectionType.rademacher, torch.device("cpu"))
+    return f"traker {trak_version}, BasicProjector", lambda vectors: theirs.project(vectors, model_id=0)
+
+
+def _own_projection(vectors: Tensor) -> Tensor:
+    projection, projected = Rademacher(SETTINGS.proj_dim, SETTINGS.sketch_seed), torch.zeros((len(vectors), SETTINGS.proj_dim))
+    projection.add(projected, "everything", vectors)
+    projection.flush()
+    return projected
+
+
+def random_directions(bench: Bench, count: int) -> Directions:
+    """Directions of the shape that probes have."""
+    parameters = lora_parameters(bench.model)
+    parts = {name: torch.randn(count, parameter.numel()) for name, parameter in parameters.items()}
+    return Directions(names=tuple(f"d{number}" for number in range(count)), parts=parts)
+
+
+def rounds(ways: Sequence[Callable[[], Seconds]], repeats: int) -> dict[str, np.ndarray]:
+    """Seconds [repeats] of each way; all ways take turns."""
+    taken: dict[str, list[float]] = {}
+    for _ in range(repeats):
+        for way in ways:
+            for name, seconds in way().items():
+                taken.setdefault(name, []).append(seconds)
+    return {name: np.array(values) for name, values in taken.items()}
+
+
+def ratio(top: np.ndarray, bottom: np.ndarray) -> Estimate:
+    """Median of the ratios of the rounds, and its percentile interval over rounds drawn with replacement."""
+    ratios = top / bottom
+    drawn = np.median(ratios[np.random.default_rng(0).integers(0, len(ratios), (DRAWS, len(ratios)))], axis=1)
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    return Estimate(value=float(np.median(ratios)), low=float(low), high=float(high))
+
+
+def rms_error(bench: Bench) -> float:
+    """Root mean square, over all pairs of sentences, of the cosine of their sketches less that of their whole vectors."""
+    mapped = gradient_map(SETTINGS.maps.train, bench.state)
+    whole = []
+    for rows in length_batches([len(example.ids) for example in bench.sentences], SETTINGS.token_budget):
+        vectors, _ = full_vectors(bench.model, collate(bench.sentences, rows, bench.pad_id, torch.device("cpu")), mapped)
+        whole.append((rows, torch.nn.functional.normalize(torch.cat(list(vectors.values()), dim=1))))
+    order = np.concatenate([rows for rows, _ in whole])
+    units, sketches = torch.cat([vectors for _, vectors in whole]).numpy(), bench.features(bench.sentences)[order]
+    pairs = np.triu_indices(len(order), k=1)
+    return float(np.sqrt(np.mean((sketches @ sketches.T - units @ units.T)[pairs] ** 2)))
+
+
+def peak_rss(work: Callable[[], Any]) -> int:
+    """Largest resident size in kB while `work` runs. Linux only."""
+    Path("/proc/self/clear_refs").write_text("5", encoding="utf8")  # forgets the largest so far
+    work()
+    lines = Path("/proc/self/status").read_text(encoding="utf8").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
+
+
+@click.command()
+@click.option("--sentences", type=click.IntRange(min=8), default=64, show_default=True)
+@click.option("--model", default=ModelConfig().name, show_default=True)
+@click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), default="float32", show_default=True)
+@click.option("--repeats", type=click.IntRange(min=1), default=7, show_default=True)
+@click.option("--probes", default=891, show_default=True, help="Directions of single probes in exact mode.")
+@click.option("--dry", is_flag=True, help="Print, but record nothing (for trials).")
+def main(sentences: int, model: str, dtype: Any, repeats: int, probes: int, dry: bool) -> None:
+    """Record the ratios of seconds, the projection's error, and how time and memory grow with the number of sentences."""
+    bench = make_bench(ModelConfig(name=model, dtype=dtype), sentences)
+
+    def row(metric: str, found: Estimate | float, unit: str, against: str = "") -> None:
+        value, low, high = (found.value, found.low, found.high) if isinstance(found, Estimate) else (found, None, None)
+        unit = f"{unit}; {dtype}, {repeats} rounds"
+        if dry:
+            print(f"{metric} = {value:.4f} [{low}, {high}] n={sentences} {unit}, {model}, against {against or 'nothing'}")
+        else:
+            record(metric, value, low=low, high=high, n=sentences, unit=unit, model=model, against=against)
+
+    growth(bench, repeats, row)
+    row("featurize.cosine_rms_error", rms_error(bench), "rms of projected less exact cosine over pairs of sentences", "full vectors")
+    compare(bench, repeats, probes, row)
+
+
+def growth(bench: Bench, repeats: int, row: Callable[..., None]) -> None:
+    """Seconds a token, and the peak of memory, from an eighth of the sentences to all of them."""
+    sizes = {f"1/{part}": bench.encoded[::part] for part in (8, 4, 2, 1)}
+    for encoded in sizes.values():
+        bench.features(encoded)  # makes the sketch's matrices, and lets the allocator settle
+    taken = rounds([timed(name, lambda encoded=encoded: bench.features(encoded)) for name, encoded in sizes.items()], repeats)
+    tokens = {name: sum(len(example.ids) for example in encoded) for name, encoded in sizes.items()}
+    print("CPU ms a token:", {name: round(1000 * float(np.median(taken[name])) / tokens[name], 3) for name in sizes})
+    largest = ratio(taken["1/1"] / tokens["1/1"], taken["1/8"] / tokens["1/8"])
+    row("featurize.linear", largest, f"CPU seconds a token, {len(sizes['1/1'])} over {len(sizes['1/8'])} sentences, asked ≤ 1.1")
+    small, large = (peak_rss(lambda size=size: bench.features(sizes[size])) for size in ("1/8", "1/1"))
+    row("featurize.peak_rss", large / small, f"peak resident size, {len(sizes['1/1'])} over {len(sizes['1/8'])} sentences ({large} kB)")
+
+
+def compare(bench: Bench, repeats: int, probes: int, row: Callable[..., None]) -> None:
+    """All ways in turns."""
+    projector, project = dense_projector(sum(parameter.numel() for parameter in lora_parameters(bench.model).values()))
+    few, many = random_directions(bench, MEANS), random_directions(bench, probes)
+    taken = rounds(
+        [
+            timed("features", lambda: bench.features(bench.sentences)),
+            timed("exact", lambda: bench.features(bench.sentences, few)),
+            timed("exact of probes", lambda: bench.features(bench.sentences, many)),
+            lambda: training_step(bench),
+            lambda: less(bench, project),
+        ],
+        repeats,
+    )
+    print("CPU seconds:", {name: round(float(np.median(seconds)), 3) for name, seconds in taken.items()})
+    ours = taken["features"]
+    as_fast = "CPU seconds of the other over ours, asked ≥"
+    row("featurize.speed_vs_training_step", ratio(taken["training"], ours), f"{as_fast} 1.0", "one optimizer step on the same batches")
+    row("featurize.speed_vs_less", ratio(taken["less"], ours), f"{as_fast} 7", f"LESS as described, projected by {projector}")
+    row("featurize.speed_vs_less_gradients", ratio(taken["less_gradients"], ours), f"{as_fast} 1.25", "LESS as described, not projected")
+    for name, way, count, asked in (("overhead", "exact", MEANS, 0.05), (f"overhead_{probes}", "exact of probes", probes, 0.5)):
+        more = ratio(taken[way] - ours, ours)
+        unit = f"share of CPU seconds that exact dot products with {count} directions add, asked ≤ {asked}"
+        row(f"exact.{name}", more, unit, "ours without")
+
+
+if __name__ == "__main__":
+    main()

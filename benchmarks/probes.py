@@ -1,0 +1,113 @@
+"""Which probing set finds the biased examples: ours, the paper's, and benchmarks taken as indicators (the paper's Figure 5).
+
+python -m benchmarks.probes --workspace DIR --seeds 3 --n 500
+
+One warm-up a training seed serves all sets; only the probes change. Every cell is an artefact of an audit in the workspace, so a stopped
+run goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import click
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.arms import DRAWS, Recipe, ranked, take_over
+from benchmarks.cells import side_by_side
+from benchmarks.record import record
+from biasdiff_core.attribution.ranking import selected_count
+from biasdiff_core.audit import Audit
+from biasdiff_core.cli_common import progress_bar
+from biasdiff_core.config.model import BUNDLED_MODEL
+from biasdiff_core.evaluation.statistics import Estimate, auroc
+from biasdiff_core.pipeline import Pipeline
+
+INDICATORS = ("own", "bias_diff", "wino", "seat", "stereoset")
+PROBES = 891  # the whole of the paper's set; larger ones are sampled
+PERCENT = 35.0
+Floats = NDArray[np.float64]
+Labels = NDArray[np.int64]
+
+
+def ranked_by(recipe: Recipe, indicator: str, seed: int) -> Audit:
+    """The audit whose probes are this set, carried on to its ranking; corpus and warm-up are those of the recipe's own."""
+    main = ranked(recipe, seed, "full")
+    if indicator == recipe.indicator:
+        return main
+    audit = replace(recipe, indicator=indicator).audit(f"by-{indicator}", seed)
+    take_over(main, audit)
+    with progress_bar() as show:
+        Pipeline(audit.folder, show).analyse(until="ranking")
+    return audit
+
+
+def scores_and_labels(audits: Sequence[Audit]) -> tuple[Floats, Labels]:
+    """Influence scores [training seeds, examples] and the known labels [examples] of audits on one corpus, by id."""
+    tables = [audit.ranking().sort_values("id") for audit in audits]
+    return np.stack([table["score"].to_numpy(float) for table in tables]), tables[0]["label"].to_numpy(int)
+
+
+def coverage(scores: Floats, labels: Labels) -> float:
+    """Share of the biased examples among the top `PERCENT` % by score (Eq. 9)."""
+    top = np.argsort(-scores, kind="stable")[: selected_count(len(scores), PERCENT)]
+    return float(labels[top].sum() / labels.sum())
+
+
+def area(scores: Floats, labels: Labels) -> float:
+    """AUROC of the scores against the labels."""
+    return auroc(scores, labels.tolist()).value
+
+
+FIGURES: Mapping[str, tuple[Callable[[Floats, Labels], float], str]] = {
+    "coverage_35": (coverage, f"share of the biased examples in the top {PERCENT:g} %"),
+    "auroc": (area, "area under the ROC curve of influence against the known labels"),
+}
+
+
+def over_seeds(figure: Callable[[Floats, Labels], float], scores: Floats, labels: Labels, *, draws: int = DRAWS) -> Estimate:
+    """Mean over training seeds of a figure, and its 95 % interval: seeds and examples both drawn with replacement."""
+    random = np.random.default_rng(0)
+    resampled = []
+    while len(resampled) < draws:
+        rows, items = random.integers(len(scores), size=len(scores)), random.integers(len(labels), size=len(labels))
+        if 0 < labels[items].sum() < len(items):
+            resampled.append(np.mean([figure(scores[row, items], labels[items]) for row in rows]))
+    low, high = np.percentile(resampled, [2.5, 97.5])
+    return Estimate(value=float(np.mean([figure(row, labels) for row in scores])), low=float(low), high=float(high))
+
+
+@click.command()
+@click.option("--workspace", type=click.Path(path_type=Path), required=True, help="Kept between runs: finished cells are not made again.")
+@click.option("--seeds", default=3, show_default=True, help="Training seeds.")
+@click.option("--n", default=500, show_default=True, help="Rows of Trex_mix.")
+@click.option("--model", default=BUNDLED_MODEL, show_default=True, help="Also a folder or a Hugging Face id.")
+@click.option("--processes", default=2, show_default=True, help="Cells that are made at once; they share the cores.")
+@click.option("--dry", is_flag=True, help="Print, but record nothing (for trials).")
+def main(workspace: Path, seeds: int, n: int, model: str, processes: int, dry: bool) -> None:
+    """Rank Trex_mix by every probing set and record how well each finds the biased rows."""
+    recipe = Recipe(workspace=workspace.resolve(), model=model, n=n, probes=PROBES)
+    for indicator in INDICATORS:  # here, for the processes would write the same files at once
+        replace(recipe, indicator=indicator).inputs()
+    warm_ups = [partial(ranked, recipe, seed, "full") for seed in range(seeds)]
+    side_by_side([warm_ups, [partial(ranked_by, recipe, i, seed) for i in INDICATORS for seed in range(seeds)]], processes)
+    for indicator in INDICATORS:
+        audits = [ranked_by(recipe, indicator, seed) for seed in range(seeds)]
+        scores, labels = scores_and_labels(audits)
+        against = f"{len(audits[0].probes())} probes; {seeds} training seeds; the other sets in the same run"
+        for name, (figure, unit) in FIGURES.items():
+            found = over_seeds(figure, scores, labels)
+            if dry:
+                print(f"probes.{indicator}.{name} = {found.value:.4f} [{found.low:.4f}, {found.high:.4f}] n={len(labels)}, {against}")
+            else:
+                how = f"{unit}; mean over seeds, bootstrap over seeds and examples"
+                place = f"probes.{indicator}.{name}"
+                record(place, found.value, low=found.low, high=found.high, n=len(labels), unit=how, model=model, against=against)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,186 @@
+"""What a search over a store of gradients costs, and what an approximate index misses.
+
+python -m benchmarks.search [--sizes 20000 --sizes 100000 --sizes 1000000] [--store FOLDER] [--gpu] [--dry]
+
+Cost: stores of synthetic vectors are written as shards into a temporary folder (two bytes a dimension: 16 GB for a million rows) and
+deleted again. Each search runs in a process of its own, whose greatest resident memory is read; page cache is not in it. Where all
+vectors fit into memory, it is timed against NumPy: all in fp32, one product, one `argpartition`, with and without reading the shards.
+
+Recall: of the 50 rows nearest by true cosine, how many IVF-Flat and IVF-PQ find, after a re-rank of `REFINED` times as many by true
+cosine. Over the gradients of an audit with `--store`, the folder of one of its checkpoints (`…/gradients/<key>/epoch-03`), by its
+probes; else over synthetic vectors.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import pandas as pd
+
+from benchmarks.record import record
+from biasdiff_core.attribution.index import Kind, build_index, nearest, search
+from biasdiff_core.attribution.search import nearest_rows, refined
+from biasdiff_core.attribution.store import GradientStore, finish_store, shard_ranges, write_shard
+from biasdiff_core.evaluation.statistics import bootstrap_mean
+
+QUERIES = (100, 891)  # the second: the paper's probing set
+K = 50
+REFINED = 4
+KINDS: tuple[Kind, ...] = ("ivf_flat", "ivf_pq")
+IN_MEMORY = 20_000  # rows up to which all vectors are held in fp32 as well
+REPEATS = 3
+SHARD = 2_000
+MEMBERS = 100  # rows about one centre
+SPREAD = 0.7  # length of what a row has of its own, beside a centre of length 1
+DRAWS = 2_000
+Row = dict[str, Any]  # of `record`, but for the model
+
+
+def clustered(rows: range, centres: int, dim: int) -> np.ndarray:
+    """Unit vectors [rows, dim] in fp32 about random centres; a function of the rows' numbers."""
+    generator = np.random.default_rng([dim, rows.start])
+    own = generator.standard_normal((len(rows), dim), np.float32)
+    for place, centre in enumerate(generator.integers(0, centres, len(rows))):
+        about = np.random.default_rng([dim, 0, centre]).standard_normal(dim, np.float32)
+        own[place] = about + SPREAD * own[place]
+    return own / np.linalg.norm(own, axis=1, keepdims=True)
+
+
+def write_store(folder: Path, count: int, dim: int) -> GradientStore:
+    """A store of so many synthetic vectors."""
+    needed = 2 * count * dim
+    free = shutil.disk_usage(folder).free
+    if free < 1.1 * needed:
+        raise SystemExit(f"{folder} has {free / 1e9:.0f} GB free, and the vectors take {needed / 1e9:.0f}. Give another --folder.")
+    for number, rows in enumerate(shard_ranges(count, SHARD)):
+        table = pd.DataFrame({"norm": 1.0, "loss": 2.0, "tokens": 3}, index=rows)
+        write_shard(folder, number, clustered(rows, max(1, count // MEMBERS), dim), table)
+    finish_store(folder, {}, [str(row) for row in range(count)], SHARD)
+    return GradientStore.open(folder)
+
+
+def queries(store: GradientStore, count: int) -> np.ndarray:
+    """Unit vectors [count, dim] about the centres of a synthetic store's rows, none of them in it."""
+    return clustered(range(store.count, store.count + count), max(1, store.count // MEMBERS), store.dim)
+
+
+def streamed(store: GradientStore, asked: np.ndarray) -> dict[str, float]:
+    """Seconds and greatest resident memory of this process, in GB, of one search."""
+    seconds = _least_seconds(lambda: nearest_rows(store, asked, K), repeats=1)
+    peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    return {"seconds": seconds, "peak_rss_gb": int(peak.split()[1]) / 1e6}
+
+
+def beside_matmul(store: GradientStore, asked: np.ndarray) -> dict[str, float]:
+    """Seconds of the streamed search as a ratio to NumPy's on the same shards, and to its product and partition alone."""
+    vectors = store.vectors()
+
+    def plain(known: np.ndarray) -> None:
+        np.argpartition(asked @ known.T, -K, axis=1)
+
+    ours = _least_seconds(lambda: nearest_rows(store, asked, K), REPEATS)
+    whole, product = _least_seconds(lambda: plain(store.vectors()), REPEATS), _least_seconds(lambda: plain(vectors), REPEATS)
+    return {"ratio_to_matmul": ours / whole, "ratio_to_matmul_in_memory": ours / product}
+
+
+def _least_seconds(work: Callable[[], Any], repeats: int) -> float:
+    def once() -> float:
+        start = time.perf_counter()
+        work()
+        return time.perf_counter() - start
+
+    return min(once() for _ in range(repeats))
+
+
+def alone(function: Callable[[GradientStore, np.ndarray], dict[str, float]], *arguments: Any) -> dict[str, float]:
+    """What it gives, called in a process of its own."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(function, *arguments).result()
+
+
+UNITS = {
+    "seconds": "seconds",
+    "peak_rss_gb": "GB of resident memory at most, whole process",
+    "ratio_to_matmul": "streamed search / NumPy product and argpartition of all vectors, both from the shards",
+    "ratio_to_matmul_in_memory": "streamed search from the shards / NumPy product and argpartition of vectors in memory in fp32",
+}
+
+
+def cost_rows(store: GradientStore, label: str, *, gpu: bool) -> Iterator[Row]:
+    """Cost by number of queries; the metric of the first number carries no number."""
+    for count in QUERIES:
+        name = f"search.{label}" + ("" if count == QUERIES[0] else f".{count}_probes")
+        against = f"{store.count} synthetic vectors of {store.dim} dimensions, {count} queries, k = {K}"
+        asked = queries(store, count)
+        found = alone(streamed, store, asked)
+        if store.count <= IN_MEMORY:
+            found |= alone(beside_matmul, store, asked)
+        for what, value in found.items():
+            yield {"metric": f"{name}.{what}", "value": value, "n": store.count, "unit": UNITS[what], "against": against}
+        if gpu and store.count <= IN_MEMORY:
+            vectors = store.vectors()
+            seconds = _least_seconds(lambda vectors=vectors, asked=asked: nearest(vectors, asked, K, "gpu"), REPEATS)
+            unit = "seconds of the flat index on the GPU, copying the vectors there included"
+            yield {"metric": f"{name}.gpu_seconds", "value": seconds, "n": store.count, "unit": unit, "against": against}
+
+
+def recall_rows(store: GradientStore, asked: np.ndarray, label: str, against: str) -> Iterator[Row]:
+    """Recall of each approximate index, and its bytes beside those of the flat one."""
+    _, exact = nearest_rows(store, asked, K)
+    for kind in KINDS:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / kind
+            build_index(store, path, kind)
+            share = path.stat().st_size / (4 * store.count * store.dim)
+            _, candidates = search(path, asked, REFINED * K)
+        _, found = refined(store, asked, candidates, K)
+        recall = [len(set(one) & set(other)) / exact.shape[1] for one, other in zip(found.tolist(), exact.tolist(), strict=True)]
+        unit = f"share of the {K} nearest found, mean over queries, after a re-rank of {REFINED * K} by true cosines"
+        name, mean = f"search.{label}.{kind}", bootstrap_mean(recall, draws=DRAWS, seed=0)
+        yield {"metric": f"{name}.recall{K}", **asdict(mean), "n": len(asked), "unit": unit, "against": against}
+        yield {"metric": f"{name}.bytes_share", "value": share, "n": store.count, "unit": "of the flat index", "against": against}
+
+
+def all_rows(sizes: tuple[int, ...], dim: int, checkpoint: Path | None, folder: Path | None, *, gpu: bool) -> Iterator[Row]:
+    """Every row, size after size; a store is deleted before the next is written."""
+    if checkpoint is not None:
+        real, probes = (GradientStore.open(checkpoint / name) for name in ("train", "probes"))
+        yield from recall_rows(real, probes.vectors(), "audit", f"{real.count} gradients of an audit, {real.dim} dimensions")
+    for size in sizes:
+        label = f"{size // 10**6}m" if size >= 10**6 else f"{size // 1000}k"
+        with tempfile.TemporaryDirectory(dir=folder) as place:
+            store = write_store(Path(place), size, dim)
+            yield from cost_rows(store, label, gpu=gpu)
+            if checkpoint is None and size <= IN_MEMORY:
+                against = f"{size} synthetic vectors in clusters of about {MEMBERS}, {dim} dimensions"
+                yield from recall_rows(store, queries(store, QUERIES[0]), label, against)
+
+
+@click.command()
+@click.option("--sizes", type=click.IntRange(min=1_000), multiple=True, default=(20_000, 100_000, 1_000_000), help="Rows of the stores.")
+@click.option("--dim", type=click.IntRange(min=1), default=8192, show_default=True, help="Dimensions of the synthetic vectors.")
+@click.option("--store", "checkpoint", type=click.Path(path_type=Path, exists=True), help="Checkpoint's folder of an audit's gradients.")
+@click.option("--folder", type=click.Path(path_type=Path, exists=True), help="Where the stores are written for a while.")
+@click.option("--gpu", is_flag=True, help="Time the flat index on the GPU, too (faiss-gpu).")
+@click.option("--dry", is_flag=True, help="Print, but record nothing (for trials).")
+def main(sizes: tuple[int, ...], dim: int, checkpoint: Path | None, folder: Path | None, gpu: bool, dry: bool) -> None:
+    """Record seconds, memory, the ratio to NumPy, and the recall and size of approximate indexes."""
+    for row in all_rows(sizes, dim, checkpoint, folder, gpu=gpu):
+        if dry:
+            print(" ".join(f"{name}={value}" for name, value in row.items()), flush=True)
+        else:
+            record(**row, model="none")
+
+
+if __name__ == "__main__":
+    main()
