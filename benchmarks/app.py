@@ -20,7 +20,7 @@ import pandas as pd
 from playwright.sync_api import Locator, Page, expect, sync_playwright
 
 from benchmarks.large_audit import large_audit
-from benchmarks.record import record
+from benchmarks.record import dry_option, record
 from benchmarks.served import chromium, served
 from biasdiff_core.audit import Audit
 
@@ -293,18 +293,15 @@ def _compared(metric: str, span: Span, plain: Span) -> Iterator[Row]:
 @click.command()
 @click.option("--rows", type=click.IntRange(min=1000), default=100_000, show_default=True, help="Of the smaller audit; the other: twice.")
 @click.option("--workspace", type=click.Path(path_type=Path), help="Where the audits are, or are made. Default: a temporary one.")
-@click.option("--dry", is_flag=True, help="Print, but record nothing (for trials).")
+@dry_option
 def main(rows: int, workspace: Path | None, dry: bool) -> None:
     """Record how the app bears audits of ROWS and twice as many examples."""
     with tempfile.TemporaryDirectory(prefix="biasdiff-app-") as scratch:
         folder = (workspace or Path(scratch) / "workspace").resolve()
         small, large = (large_audit(folder, count) for count in (rows, 2 * rows))
         for row in measured(folder, Path(scratch), small, large):
-            metric, value = f"app.{row.metric}", round(row.value, 3)
-            if dry:
-                print(f"{metric} = {value} n={row.n} {row.unit}", flush=True)
-            else:
-                record(metric, value, n=row.n, unit=row.unit, model="none", against="st.dataframe and a Plotly chart of the same data")
+            against = "st.dataframe and a Plotly chart of the same data"
+            record(f"app.{row.metric}", round(row.value, 3), n=row.n, unit=row.unit, model="none", against=against, dry=dry)
 
 
 if __name__ == "__main__":

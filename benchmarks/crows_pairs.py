@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from benchmarks.record import record, record_metric
+from benchmarks.record import dry_option, record, record_metric
 from biasdiff_core.config import CrowsPairsConfig, EvaluationConfig, ModelConfig
 from biasdiff_core.config.evaluation import Scoring
 from biasdiff_core.evaluation.crows_pairs import figures, score_pairs
@@ -38,7 +38,7 @@ SETTINGS = EvaluationConfig()
 @click.option("--prefix", default="bos", show_default=True, help="bos, eos, none or a token id, for all scorings but `paper`.")
 @click.option("--pairs", type=int, help="So many pairs, drawn with a seed. Default: all.")
 @click.option("--speed-pairs", type=int, default=100, show_default=True, help="Pairs that the speed is measured on.")
-@click.option("--dry", is_flag=True, help="Print, but record nothing (for trials).")
+@dry_option
 def main(against: str | None, prefix: str, pairs: int | None, speed_pairs: int, dry: bool) -> None:
     """Record the figures of every scoring, or how the log-likelihoods and the speed compare."""
     loaded = load_model(ModelConfig(), default_workspace())
@@ -59,9 +59,7 @@ def reference_figures(name: str, model: Any, tokenizer: Any, pairs: Sequence[Pai
     seconds = time.monotonic() - started
     for scoring in SCORINGS:
         for metric in figures(scores, scoring, bootstrap=SETTINGS.bootstrap, seed=SETTINGS.seed)[:4]:
-            print(f"{metric.name} = {metric.text()} n={metric.n} {metric.convention}") if dry else record_metric(
-                metric.name, metric, model=name
-            )
+            record_metric(metric.name, metric, model=name, dry=dry)
     _one("crows_pairs.seconds", seconds, n=len(pairs), unit="seconds for all scorings", model=name, dry=dry)
 
 
@@ -126,10 +124,7 @@ def _one(
     metric: str, value: float, *, n: int, unit: str, model: str, dry: bool, low: float | None = None, high: float | None = None
 ) -> None:
     against = f"lm-eval {version('lm-eval')}" if metric.startswith("crows.") else ""
-    if dry:
-        print(f"{metric} = {value} [{low}, {high}] n={n} {unit}, {model}, against {against or 'nothing'}")
-    else:
-        record(metric, value, low=low, high=high, n=n, unit=unit, model=model, against=against)
+    record(metric, value, low=low, high=high, n=n, unit=unit, model=model, against=against, dry=dry)
 
 
 if __name__ == "__main__":

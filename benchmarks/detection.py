@@ -16,7 +16,7 @@ import click
 import pandas as pd
 from scipy.stats import spearmanr
 
-from benchmarks.record import DATA, record, record_metric, require_data
+from benchmarks.record import DATA, dry_option, record, record_metric, require_data
 from biasdiff_core.attribution.influence import nearest_cosines, projected_cosines, whitened_cosines
 from biasdiff_core.audit import Audit
 from biasdiff_core.cli_common import shown_progress
@@ -72,7 +72,7 @@ def trex_mix(name: str, n: int, seed: int, probes: int, folder: Path, which: str
 @click.option("--learning-rate", type=float, help="Instead of the preset's.")
 @click.option("--checkpoints", type=click.Choice(["all", "last"]), help="Instead of the preset's.")
 @click.option("--workspace", type=click.Path(path_type=Path), help="Kept between runs; default: a temporary one.")
-@click.option("--dry", is_flag=True, help="Print, but record nothing (for trials).")
+@dry_option
 def main(
     corpus: str,
     n: int,
@@ -119,11 +119,9 @@ def report_detection(prefix: str, audit: Audit, dry: bool = False) -> None:
         _report(f"{prefix}_same_group", subset, Corpus(kept), audit.config, dry)
         _compare(f"{prefix}_same_group", subset.assign(**compared), Corpus(kept), list(compared), audit.config, dry)
     r = scores.facts["exact_projected_r"]
-    print(f"maps {audit.config.gradients.maps}, exact against projected mean cosine: r = {r:.4f}")
-    if not dry:
-        record(
-            f"{prefix}.exact_projected_r", r, n=len(table), unit="Pearson r of exact and projected scores", model=audit.config.model.name
-        )
+    print(f"maps {audit.config.gradients.maps}")
+    unit, model = "Pearson r of exact and projected scores", audit.config.model.name
+    record(f"{prefix}.exact_projected_r", r, n=len(table), unit=unit, model=model, dry=dry)
 
 
 def compared_scores(audit: Audit) -> dict[str, pd.Series]:
@@ -144,14 +142,9 @@ def _compare(prefix: str, table: pd.DataFrame, corpus: Corpus, names: Sequence[s
         area = auroc(values, [labels[i] for i in scored["id"]])
         unit = f"area under the ROC curve of {name} against the known labels, 95 % DeLong interval"
         agreement = float(spearmanr(values, scored["score"]).statistic)
-        if dry:
-            print(
-                f"{prefix}.{name}.auroc = {area.value:.4f} [{area.low:.4f}, {area.high:.4f}] n={n}, Spearman to the ranking {agreement:.4f}"
-            )
-        else:
-            model = config.model.name
-            record(f"{prefix}.{name}.auroc", area.value, low=area.low, high=area.high, n=n, unit=unit, model=model)
-            record(f"{prefix}.{name}.spearman", agreement, n=n, unit=f"Spearman of {name} and the audit's score", model=model)
+        model = config.model.name
+        record(f"{prefix}.{name}.auroc", area.value, low=area.low, high=area.high, n=n, unit=unit, model=model, dry=dry)
+        record(f"{prefix}.{name}.spearman", agreement, n=n, unit=f"Spearman of {name} and the audit's score", model=model, dry=dry)
 
 
 def _report(prefix: str, table: pd.DataFrame, corpus: Corpus, config: AuditConfig, dry: bool) -> None:
@@ -167,10 +160,7 @@ def _report(prefix: str, table: pd.DataFrame, corpus: Corpus, config: AuditConfi
 
 
 def _one(name: str, metric: MetricResult, config: AuditConfig, dry: bool) -> None:
-    if dry:
-        print(f"{name} = {metric.text(4)} n={metric.n}")
-    else:
-        record_metric(name, metric, model=config.model.name, against="baselines in the same run")
+    record_metric(name, metric, model=config.model.name, against="baselines in the same run", dry=dry)
 
 
 def _changed(

@@ -29,7 +29,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.record import record
+from benchmarks.alone import peak_bytes
+from benchmarks.record import dry_option, record
 from biasdiff_core.attribution.gradients import Directions, Featurizer, full_vectors
 from biasdiff_core.attribution.optimizer_map import gradient_map
 from biasdiff_core.attribution.projection import CountSketch, Rademacher
@@ -206,12 +207,11 @@ def rms_error(bench: Bench) -> float:
     return float(np.sqrt(np.mean((sketches @ sketches.T - units @ units.T)[pairs] ** 2)))
 
 
-def peak_rss(work: Callable[[], Any]) -> int:
-    """Largest resident size in kB while `work` runs. Linux only."""
+def peak_during(work: Callable[[], Any]) -> int:
+    """Largest resident size in bytes while `work` runs, of this process: what it shares with other work is loaded once. Linux only."""
     Path("/proc/self/clear_refs").write_text("5", encoding="utf8")  # forgets the largest so far
     work()
-    lines = Path("/proc/self/status").read_text(encoding="utf8").splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
+    return peak_bytes()
 
 
 @click.command()
@@ -220,7 +220,7 @@ def peak_rss(work: Callable[[], Any]) -> int:
 @click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), default="float32", show_default=True)
 @click.option("--repeats", type=click.IntRange(min=1), default=7, show_default=True)
 @click.option("--probes", default=891, show_default=True, help="Directions of single probes in exact mode.")
-@click.option("--dry", is_flag=True, help="Print, but record nothing (for trials).")
+@dry_option
 def main(sentences: int, model: str, dtype: Any, repeats: int, probes: int, dry: bool) -> None:
     """Record the ratios of seconds, the projection's error, and how time and memory grow with the number of sentences."""
     bench = make_bench(ModelConfig(name=model, dtype=dtype), sentences)
@@ -228,10 +228,7 @@ def main(sentences: int, model: str, dtype: Any, repeats: int, probes: int, dry:
     def row(metric: str, found: Estimate | float, unit: str, against: str = "") -> None:
         value, low, high = (found.value, found.low, found.high) if isinstance(found, Estimate) else (found, None, None)
         unit = f"{unit}; {dtype}, {repeats} rounds"
-        if dry:
-            print(f"{metric} = {value:.4f} [{low}, {high}] n={sentences} {unit}, {model}, against {against or 'nothing'}")
-        else:
-            record(metric, value, low=low, high=high, n=sentences, unit=unit, model=model, against=against)
+        record(metric, value, low=low, high=high, n=sentences, unit=unit, model=model, against=against, dry=dry)
 
     growth(bench, repeats, row)
     row("featurize.cosine_rms_error", rms_error(bench), "rms of projected less exact cosine over pairs of sentences", "full vectors")
@@ -248,8 +245,12 @@ def growth(bench: Bench, repeats: int, row: Callable[..., None]) -> None:
     print("CPU ms a token:", {name: round(1000 * float(np.median(taken[name])) / tokens[name], 3) for name in sizes})
     largest = ratio(taken["1/1"] / tokens["1/1"], taken["1/8"] / tokens["1/8"])
     row("featurize.linear", largest, f"CPU seconds a token, {len(sizes['1/1'])} over {len(sizes['1/8'])} sentences, asked ≤ 1.1")
-    small, large = (peak_rss(lambda size=size: bench.features(sizes[size])) for size in ("1/8", "1/1"))
-    row("featurize.peak_rss", large / small, f"peak resident size, {len(sizes['1/1'])} over {len(sizes['1/8'])} sentences ({large} kB)")
+    small, large = (peak_during(lambda size=size: bench.features(sizes[size])) for size in ("1/8", "1/1"))
+    row(
+        "featurize.peak_rss",
+        large / small,
+        f"peak resident size, {len(sizes['1/1'])} over {len(sizes['1/8'])} sentences ({large / 1e9:.2f} GB)",
+    )
 
 
 def compare(bench: Bench, repeats: int, probes: int, row: Callable[..., None]) -> None:

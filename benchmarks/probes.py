@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from benchmarks.arms import DRAWS, Recipe, ranked, take_over
 from benchmarks.cells import side_by_side
-from benchmarks.record import record
+from benchmarks.record import dry_option, record
 from biasdiff_core.attribution.ranking import selected_count
 from biasdiff_core.audit import Audit
 from biasdiff_core.cli_common import progress_bar
@@ -87,7 +87,7 @@ def over_seeds(figure: Callable[[Floats, Labels], float], scores: Floats, labels
 @click.option("--n", default=500, show_default=True, help="Rows of Trex_mix.")
 @click.option("--model", default=BUNDLED_MODEL, show_default=True, help="Also a folder or a Hugging Face id.")
 @click.option("--processes", default=2, show_default=True, help="Cells that are made at once; they share the cores.")
-@click.option("--dry", is_flag=True, help="Print, but record nothing (for trials).")
+@dry_option
 def main(workspace: Path, seeds: int, n: int, model: str, processes: int, dry: bool) -> None:
     """Rank Trex_mix by every probing set and record how well each finds the biased rows."""
     recipe = Recipe(workspace=workspace.resolve(), model=model, n=n, probes=PROBES)
@@ -101,12 +101,9 @@ def main(workspace: Path, seeds: int, n: int, model: str, processes: int, dry: b
         against = f"{len(audits[0].probes())} probes; {seeds} training seeds; the other sets in the same run"
         for name, (figure, unit) in FIGURES.items():
             found = over_seeds(figure, scores, labels)
-            if dry:
-                print(f"probes.{indicator}.{name} = {found.value:.4f} [{found.low:.4f}, {found.high:.4f}] n={len(labels)}, {against}")
-            else:
-                how = f"{unit}; mean over seeds, bootstrap over seeds and examples"
-                place = f"probes.{indicator}.{name}"
-                record(place, found.value, low=found.low, high=found.high, n=len(labels), unit=how, model=model, against=against)
+            how = f"{unit}; mean over seeds, bootstrap over seeds and examples"
+            place, bounds = f"probes.{indicator}.{name}", {"low": found.low, "high": found.high}
+            record(place, found.value, **bounds, n=len(labels), unit=how, model=model, against=against, dry=dry)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from typing import get_args
 import click
 import torch
 
-from benchmarks.record import record
+from benchmarks.record import dry_option, record
 from biasdiff_core.attribution.projection import HELD_ROWS, make_projection
 from biasdiff_core.config.gradients import GradientConfig, ProjectionKind
 
@@ -38,7 +38,7 @@ def cpu_seconds(kind: ProjectionKind, dim: int, rows: int, batch: int) -> float:
 
 @click.command()
 @click.option("--dim", type=int, default=GradientConfig().proj_dim, show_default=True)
-@click.option("--dry", is_flag=True, help="Print, but record nothing (for trials).")
+@dry_option
 def main(dim: int, dry: bool) -> None:
     """Record CPU milliseconds an example of each projection; of the dense one also where a batch of 16 has its own making of signs."""
     torch.set_num_threads(1)
@@ -48,10 +48,7 @@ def main(dim: int, dry: bool) -> None:
         operations = WEIGHTS * (dim if kind == "rademacher" else 1)
         work = f"{WEIGHTS:,} weights to {dim:,} ({operations / 1e6:,.1f} M multiply-adds)"
         unit = f"CPU ms an example, one thread, to project {work}, {rows} rows at a time"
-        if dry:
-            print(f"projection.{kind}{name}.cpu_ms = {milliseconds:.1f} {unit}")
-        else:
-            record(f"projection.{kind}{name}.cpu_ms", milliseconds, n=rows, unit=unit, model="none")
+        record(f"projection.{kind}{name}.cpu_ms", milliseconds, n=rows, unit=unit, model="none", dry=dry)
 
 
 if __name__ == "__main__":

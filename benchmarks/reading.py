@@ -14,15 +14,14 @@ import random
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor
 from itertools import islice
-from multiprocessing import get_context
 from pathlib import Path
 
 import click
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from benchmarks.alone import alone, peak_bytes
 from benchmarks.record import record
 from biasdiff_core.config import CorpusConfig
 from biasdiff_core.corpus.read import count_corpus, read_corpus
@@ -80,8 +79,7 @@ WRITERS = {"csv": write_csv, "jsonl": write_jsonl, "parquet": write_parquet}
 
 def measured(path: Path, whole: bool) -> Mapping[str, float]:
     """Seconds, and peak resident memory in GB, of previewing and checking a file, and of reading it into a corpus where `whole`."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
-        return process.submit(_read_through, path, whole).result()
+    return alone(_read_through, path, whole)
 
 
 def _read_through(path: Path, whole: bool) -> Mapping[str, float]:
@@ -92,13 +90,7 @@ def _read_through(path: Path, whole: bool) -> Mapping[str, float]:
     checked = count_corpus(config).rows_used
     if whole:
         read_corpus(config)
-    return {"previewed": previewed, "rows": checked, "seconds": time.perf_counter() - start, "peak_rss_gb": _peak()}
-
-
-def _peak() -> float:
-    """Peak resident memory of this process in GB. `ru_maxrss` would count what its parent held when it was started."""
-    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text(encoding="utf8").splitlines())
-    return int(status["VmHWM"].split()[0]) * 1024 / 1e9
+    return {"previewed": previewed, "rows": checked, "seconds": time.perf_counter() - start, "peak_rss_gb": peak_bytes() / 1e9}
 
 
 @click.command()

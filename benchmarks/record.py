@@ -11,10 +11,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import click
+
 from biasdiff_core.results import MetricResult
 from biasdiff_core.workspace.audits import environment
 
 RESULTS = Path(__file__).parent / "results.jsonl"
+dry_option = click.option("--dry", is_flag=True, help="Print, but record nothing (for trials).")
 DATA = Path(os.environ.get("BIASDIFF_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
 
 
@@ -34,8 +37,12 @@ def record(
     low: float | None = None,
     high: float | None = None,
     against: str = "",
-) -> dict[str, Any]:
-    """Append the row and print it. `against`: what it was measured beside, in the same run."""
+    dry: bool = False,
+) -> None:
+    """Print the row and, unless `dry`, append it. `against`: what it was measured beside, in the same run."""
+    print(f"{metric} = {value} [{low}, {high}] n={n} {unit}", flush=True)
+    if dry:
+        return
     here = _here()
     row = {
         "metric": metric,
@@ -54,13 +61,12 @@ def record(
     }
     with RESULTS.open("a", encoding="utf8") as handle:
         handle.write(json.dumps(row) + "\n")
-    print(f"{metric} = {value} [{low}, {high}] n={n} {unit}")
-    return row
 
 
-def record_metric(metric: str, result: MetricResult, *, model: str, against: str = "") -> None:
+def record_metric(metric: str, result: MetricResult, *, model: str, against: str = "", dry: bool = False) -> None:
     """A MetricResult as a row; its convention goes into `unit`."""
-    record(metric, result.value, low=result.low, high=result.high, n=result.n, unit=result.convention, model=model, against=against)
+    bounds = {"low": result.low, "high": result.high}
+    record(metric, result.value, **bounds, n=result.n, unit=result.convention, model=model, against=against, dry=dry)
 
 
 def require_data(*parts: str) -> Path:

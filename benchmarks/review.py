@@ -18,7 +18,7 @@ import click
 import numpy as np
 from scipy.stats import norm
 
-from benchmarks.record import record
+from benchmarks.record import dry_option, record
 from biasdiff_core.evaluation.statistics import Estimate, bootstrap_mean, wilson
 from biasdiff_core.results import MetricResult
 from biasdiff_core.review.design import Review, mixed_order, uniform_order
@@ -190,15 +190,12 @@ def stop_rows(reviews: int) -> Iterator[tuple[str, Estimate, int, str]]:
 
 @click.command()
 @click.option("--reviews", type=click.IntRange(min=1), default=4_000, show_default=True)
-@click.option("--dry", is_flag=True, help="Print, but record nothing (for trials).")
+@dry_option
 def main(reviews: int, dry: bool) -> None:
     """Record how often the intervals hold, whether the stop hint keeps its assurance, and how much reading it saves."""
     for rows in (held_rows(reviews), stop_rows(reviews)):
         for metric, shown, n, unit in rows:
-            if dry:
-                print(f"{metric} = {shown.value:.4f} [{shown.low:.4f}, {shown.high:.4f}] n={n} {unit}", flush=True)
-            else:
-                record(metric, shown.value, low=shown.low, high=shown.high, n=n, unit=unit, model="none")
+            record(metric, shown.value, low=shown.low, high=shown.high, n=n, unit=unit, model="none", dry=dry)
 
 
 if __name__ == "__main__":

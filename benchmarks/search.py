@@ -13,12 +13,10 @@ probes; else over synthetic vectors.
 
 from __future__ import annotations
 
-import multiprocessing
 import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -27,7 +25,8 @@ import click
 import numpy as np
 import pandas as pd
 
-from benchmarks.record import record
+from benchmarks.alone import alone, peak_bytes
+from benchmarks.record import dry_option, record
 from biasdiff_core.attribution.index import Kind, build_index, nearest, search
 from biasdiff_core.attribution.search import nearest_rows, refined
 from biasdiff_core.attribution.store import GradientStore, finish_store, shard_ranges, write_shard
@@ -77,8 +76,7 @@ def queries(store: GradientStore, count: int) -> np.ndarray:
 def streamed(store: GradientStore, asked: np.ndarray) -> dict[str, float]:
     """Seconds and greatest resident memory of this process, in GB, of one search."""
     seconds = _least_seconds(lambda: nearest_rows(store, asked, K), repeats=1)
-    peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
-    return {"seconds": seconds, "peak_rss_gb": int(peak.split()[1]) / 1e6}
+    return {"seconds": seconds, "peak_rss_gb": peak_bytes() / 1e9}
 
 
 def beside_matmul(store: GradientStore, asked: np.ndarray) -> dict[str, float]:
@@ -100,12 +98,6 @@ def _least_seconds(work: Callable[[], Any], repeats: int) -> float:
         return time.perf_counter() - start
 
     return min(once() for _ in range(repeats))
-
-
-def alone(function: Callable[[GradientStore, np.ndarray], dict[str, float]], *arguments: Any) -> dict[str, float]:
-    """What it gives, called in a process of its own."""
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(function, *arguments).result()
 
 
 UNITS = {
@@ -172,14 +164,11 @@ def all_rows(sizes: tuple[int, ...], dim: int, checkpoint: Path | None, folder: 
 @click.option("--store", "checkpoint", type=click.Path(path_type=Path, exists=True), help="Checkpoint's folder of an audit's gradients.")
 @click.option("--folder", type=click.Path(path_type=Path, exists=True), help="Where the stores are written for a while.")
 @click.option("--gpu", is_flag=True, help="Time the flat index on the GPU, too (faiss-gpu).")
-@click.option("--dry", is_flag=True, help="Print, but record nothing (for trials).")
+@dry_option
 def main(sizes: tuple[int, ...], dim: int, checkpoint: Path | None, folder: Path | None, gpu: bool, dry: bool) -> None:
     """Record seconds, memory, the ratio to NumPy, and the recall and size of approximate indexes."""
     for row in all_rows(sizes, dim, checkpoint, folder, gpu=gpu):
-        if dry:
-            print(" ".join(f"{name}={value}" for name, value in row.items()), flush=True)
-        else:
-            record(**row, model="none")
+        record(**row, model="none", dry=dry)
 
 
 if __name__ == "__main__":

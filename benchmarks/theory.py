@@ -33,7 +33,7 @@ import click
 import numpy as np
 import torch
 
-from benchmarks.record import record
+from benchmarks.record import dry_option, record
 from benchmarks.steps import (
     Floats,
     Point,
@@ -290,7 +290,7 @@ def material(corpus: Corpus, probes: Sequence[Probe], examples: int, count: int)
 @click.option("--n", type=click.IntRange(4), default=48, show_default=True, help="Training examples.")
 @click.option("--probes", type=click.IntRange(2), default=24, show_default=True, help="Probes, each with its twin.")
 @click.option("--seed", type=int, default=0, show_default=True)
-@click.option("--dry", is_flag=True, help="Print, but record nothing (for trials).")
+@dry_option
 def main(model: str, n: int, probes: int, seed: int, dry: bool) -> None:
     """Record how far Corollary 1, Theorem 1 and the restriction to LoRA weights hold."""
     corpus, every_probe = read_demo()
@@ -298,10 +298,8 @@ def main(model: str, n: int, probes: int, seed: int, dry: bool) -> None:
     bench = tiny_bench(list(corpus), every_probe, seed) if model == "tiny" else bundled_bench(seed)
 
     def report(name: str, found: Estimate, count: int, unit: str) -> None:
-        if dry:
-            print(f"theory.{name} = {found.value:.4f} [{found.low:.4f}, {found.high:.4f}] n={count} {unit}")
-        else:
-            record(f"theory.{name}", found.value, low=found.low, high=found.high, n=count, unit=unit, model=bench.loaded.source.name)
+        bounds, model_name = {"low": found.low, "high": found.high}, bench.loaded.source.name
+        record(f"theory.{name}", found.value, **bounds, n=count, unit=unit, model=model_name, dry=dry)
 
     with tempfile.TemporaryDirectory(prefix="biasdiff-") as place:
         with warmed_up(bench, chosen.examples, Path(place) / "warmup") as point:
