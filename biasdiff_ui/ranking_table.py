@@ -34,17 +34,7 @@ def ranked_table(shown: pd.DataFrame, verdicts: pd.Series, selection: Mapping[st
     table = page_rows(rows, verdicts.loc[rows.index])
     if by not in table:
         table.insert(1, by, rows[columns[by]])
-    name = f"rows-{key}-{page}"
-    st.dataframe(
-        table,
-        hide_index=True,
-        height=480,
-        key=name,
-        on_select=partial(open_row, name, table["rank"].tolist()),
-        selection_mode="single-row",
-        column_config=COLUMNS,
-        alt=f"Ranked examples, page {page} of {pages}",
-    )
+    draw_rows(table, f"rows-{key}-{page}", 480, f"Ranked examples, page {page} of {pages}")
 
 
 def sort_columns(table: pd.DataFrame) -> dict[str, str]:
@@ -72,6 +62,7 @@ def in_order(rows: pd.DataFrame, verdicts: pd.Series, column: str, descending: b
 
 COLUMNS = {
     "rank": st.column_config.NumberColumn(width="small"),
+    "cosine": st.column_config.NumberColumn(format="%.3f", width="small"),
     "score": st.column_config.NumberColumn(format="%.4f", width="small"),
     "text": st.column_config.TextColumn(width="large"),
     "known label": st.column_config.TextColumn(width="small"),
@@ -89,7 +80,21 @@ def page_rows(rows: pd.DataFrame, verdicts: pd.Series) -> pd.DataFrame:
     return page
 
 
-def open_row(key: str, ranks: list[int]) -> None:
+def draw_rows(table: pd.DataFrame, key: str, height: int, alt: str) -> None:
+    """Rows as `page_rows` makes them; a click on one opens its example."""
+    st.dataframe(
+        table,
+        hide_index=True,
+        height=height,
+        key=key,
+        on_select=partial(_open_row, key, table["rank"].tolist()),
+        selection_mode="single-row",
+        column_config=COLUMNS,
+        alt=alt,
+    )
+
+
+def _open_row(key: str, ranks: list[int]) -> None:
     """Open the example whose row was clicked in the table `key`. `ranks`: of its rows."""
     chosen = st.session_state[key]["selection"]["rows"]
     if chosen:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import pandas as pd
 import streamlit as st
 
@@ -14,7 +12,7 @@ from biasdiff_ui.examples import Examples
 from biasdiff_ui.jobs_view import job_panel, start_job
 from biasdiff_ui.loaders import require_payload
 from biasdiff_ui.notices import errors_shown, plain
-from biasdiff_ui.ranking_table import COLUMNS, open_row, page_rows
+from biasdiff_ui.ranking_table import draw_rows, page_rows
 from biasdiff_ui.timeline import Standing
 
 COMMAND = "search"
@@ -80,16 +78,6 @@ def _table(found: pd.DataFrame, key: str, examples: Examples, verdicts: pd.Serie
     rows = examples.table.iloc[[examples.place[id_] for id_ in found["id"]]]
     shown = page_rows(rows, verdicts.loc[rows.index])
     shown.insert(0, "cosine", found["cosine"].to_numpy())
-    name = f"found-{key}"
     title = f"The {len(shown)} nearest training examples"
     st.caption(f"{title}, nearest first. A click opens one below.")
-    st.dataframe(
-        shown,
-        hide_index=True,
-        height=320,
-        key=name,
-        on_select=partial(open_row, name, shown["rank"].tolist()),
-        selection_mode="single-row",
-        column_config={**COLUMNS, "cosine": st.column_config.NumberColumn(format="%.3f", width="small")},
-        alt=title,
-    )
+    draw_rows(shown, f"found-{key}", 320, title)
