@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from biasdiff_core.attribution import baselines
-from biasdiff_core.attribution.collect import collect_gradients, collect_sentence, corpus_digest
+from biasdiff_core.attribution.collect import collect_gradients, collect_sentence, corpus_digest, optimizer_state
 from biasdiff_core.attribution.index import INDEX_FILE, build_index
 from biasdiff_core.attribution.influence import CheckpointStores, exact_cosines, null_scores, projected_cosines, score_column
 from biasdiff_core.attribution.map2d import coordinates
@@ -41,7 +41,7 @@ from biasdiff_core.mitigation.controls import oracle_removal, random_removal, sw
 from biasdiff_core.mitigation.retrain import retrain_without
 from biasdiff_core.mitigation.stopping import Pair
 from biasdiff_core.mitigation.unlearn import Material, unlearn
-from biasdiff_core.model.checkpoint import Checkpoint, import_checkpoint, list_checkpoints, load_optimizer_state
+from biasdiff_core.model.checkpoint import Checkpoint, import_checkpoint, list_checkpoints
 from biasdiff_core.model.finetune import finetune
 from biasdiff_core.model.load import LoadedModel, load_model
 from biasdiff_core.model.lora import ADAPTER_FILE, attach_adapter, detach_adapter
@@ -183,7 +183,7 @@ class Pipeline:
             self.progress(Progress(stage="tokens", done=done, total=len(ids), unit="examples", message=stage.title))
 
         with self.variant(self._open("warmup").key) as model:
-            state = None if {config.maps.train, config.maps.probe} == {"sgd"} else load_optimizer_state(checkpoint.folder, model)
+            state = optimizer_state(checkpoint, model, config.maps.train, config.maps.probe)
             table = token_table(model, self.loaded.tokenizer, self.corpus, ids, self.probes, state, config, report)
         table.to_parquet(draft.folder / TOKENS_FILE, index=False, compression="zstd")
         draft.facts |= {"examples": len(ids), "checkpoint": checkpoint.folder.name}

@@ -8,6 +8,8 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
+from biasdiff_core.audit import Audit
+from biasdiff_core.errors import ArtefactError
 from biasdiff_core.workspace.artefacts import Artefact
 
 
@@ -27,7 +29,21 @@ def table(artefact: Artefact, name: str) -> pd.DataFrame:
     return _table(str(path))
 
 
-def require_payload(artefact: Artefact, folder: str, suffix: str) -> None:
+def archived(audit: Audit, *, vectors: bool = False, weights: bool = False) -> str:
+    """Why the examples' vectors, or the adapter's weights, of the last checkpoint cannot be read, or nothing where those asked for can."""
+    try:
+        gradients = audit.artefact("gradients")
+        last = gradients.facts["checkpoints"][-1]
+        if vectors:
+            _require_payload(gradients, f"{last}/train", ".npy")
+        if weights:
+            _require_payload(audit.artefact("warmup"), last, ".safetensors")
+    except ArtefactError as error:
+        return str(error)
+    return ""
+
+
+def _require_payload(artefact: Artefact, folder: str, suffix: str) -> None:
     """Raise ArtefactError when any file of this kind in this folder of the result is archived or lost."""
     for name in artefact.files:
         if name.startswith(f"{folder}/") and name.endswith(suffix):

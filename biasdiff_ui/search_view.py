@@ -6,11 +6,10 @@ import pandas as pd
 import streamlit as st
 
 from biasdiff_core.audit import Audit
-from biasdiff_core.errors import ArtefactError
 from biasdiff_core.plan import search_stage
 from biasdiff_ui.examples import Examples
 from biasdiff_ui.jobs_view import job_panel, start_job
-from biasdiff_ui.loaders import require_payload
+from biasdiff_ui.loaders import archived
 from biasdiff_ui.notices import errors_shown, plain
 from biasdiff_ui.ranking_table import draw_rows, page_rows
 from biasdiff_ui.timeline import Standing
@@ -48,24 +47,12 @@ def _way_to_it(at: Standing, text: str) -> None:
     if at.job is not None and at.job.state != "finished" and (at.job.command[0], at.job.command[-1]) == (COMMAND, text):
         job_panel(at)
         return
-    why_not = _obstacle(at.audit)
+    why_not = archived(at.audit, vectors=True, weights=True)
     if why_not:
         st.caption(plain(f"This audit cannot be searched by a sentence. {why_not}"))
     elif st.button("Search", key="search_sentence", disabled=at.live, help="A job loads the model and takes the sentence's gradient."):
         start_job(at.audit, [COMMAND, at.audit.folder.id, "--", text])  # the sentence may begin with a dash
         st.rerun()
-
-
-def _obstacle(audit: Audit) -> str:
-    """Why a job could not answer, or nothing."""
-    try:
-        gradients = audit.artefact("gradients")
-        last = gradients.facts["checkpoints"][-1]
-        require_payload(gradients, f"{last}/train", ".npy")
-        require_payload(audit.artefact("warmup"), last, ".safetensors")
-    except ArtefactError as error:
-        return str(error)
-    return ""
 
 
 @st.cache_resource(max_entries=16, show_spinner="Searching …")

@@ -5,15 +5,12 @@ from __future__ import annotations
 import streamlit as st
 
 from biasdiff_core.attribution.search import similar_rows
-from biasdiff_core.attribution.store import GradientStore
 from biasdiff_core.audit import Audit
-from biasdiff_core.errors import ArtefactError
+from biasdiff_core.evidence import last_stores
 from biasdiff_core.review.decisions import DecisionLog
-from biasdiff_core.workspace.artefacts import Artefact
 from biasdiff_ui.decide import attempt
 from biasdiff_ui.examples import Examples
 from biasdiff_ui.format import count
-from biasdiff_ui.loaders import require_payload
 from biasdiff_ui.notices import plain
 from biasdiff_ui.review_queue import STATE, Queue, new_token, queue_ids
 
@@ -21,25 +18,9 @@ NEAREST = 50  # more than an auditor judges in a row for the sake of one example
 QUOTED = 120  # letters of the example that the others are similar to
 
 
-def obstacle(audit: Audit) -> str:
-    """Why no similar examples can be looked for, or nothing where they can: the vectors of the last checkpoint are needed."""
-    try:
-        gradients = audit.artefact("gradients")
-        require_payload(gradients, _store(gradients), ".npy")
-    except ArtefactError as error:
-        return str(error)
-    return ""
-
-
-def _store(gradients: Artefact) -> str:
-    """Where in the gradients the examples' store of the last checkpoint lies."""
-    return f"{gradients.facts['checkpoints'][-1]}/train"
-
-
 def similar_to(audit: Audit, id_: str) -> dict[str, float]:
     """The examples nearest to this one by gradient, with their cosines, nearest first. Raises ArtefactError without vectors."""
-    gradients = audit.artefact("gradients")
-    store = GradientStore.open(gradients.folder / _store(gradients))
+    store = last_stores(audit.artefact("gradients")).train
     cosines, rows = similar_rows(store, store.ids.index(id_), NEAREST)
     return {store.ids[row]: float(cosine) for cosine, row in zip(cosines, rows, strict=True)}
 

@@ -11,12 +11,11 @@ import pandas as pd
 import streamlit as st
 
 from biasdiff_core.audit import Audit
-from biasdiff_core.errors import ArtefactError
 from biasdiff_core.plan import TOKENS_FILE, PlannedStage, require_done, tokens_stage
 from biasdiff_ui.examples import Examples
 from biasdiff_ui.format import count
 from biasdiff_ui.jobs_view import job_panel, start_job
-from biasdiff_ui.loaders import require_payload, table
+from biasdiff_ui.loaders import archived, table
 from biasdiff_ui.notices import errors_shown, plain
 from biasdiff_ui.timeline import Standing
 
@@ -50,11 +49,7 @@ def _obstacle(audit: Audit) -> str:
     """Why a job could not measure them, or nothing."""
     if audit.config.gradients.block_size != 1:
         return f"Its neighbours share a vector (gradients.block_size {audit.config.gradients.block_size})."
-    try:
-        require_payload(audit.artefact("warmup"), audit.artefact("gradients").facts["checkpoints"][-1], ".safetensors")
-    except ArtefactError as error:
-        return str(error)
-    return ""
+    return archived(audit, weights=True)
 
 
 @st.cache_resource(max_entries=4, show_spinner=False)

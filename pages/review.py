@@ -10,13 +10,14 @@ from biasdiff_ui.checkpoints import checkpoint_ranks
 from biasdiff_ui.decide import decision_log, history_panel, name_is_known, show_outcome, undo_button
 from biasdiff_ui.estimates import draw_estimates
 from biasdiff_ui.examples import load_examples
+from biasdiff_ui.loaders import archived
 from biasdiff_ui.mitigation_panel import mitigate_in_one_click
 from biasdiff_ui.notices import plain
 from biasdiff_ui.pace_line import pace_line
 from biasdiff_ui.review_card import Desk, native_buttons, review_card
 from biasdiff_ui.review_keys import keys_of, keys_panel
 from biasdiff_ui.review_queue import KINDS, open_queue, refresh
-from biasdiff_ui.similar import obstacle, similar_line
+from biasdiff_ui.similar import similar_line
 from biasdiff_ui.state import auditor, current_audit
 from biasdiff_ui.timeline import opening
 from biasdiff_ui.token_shading import load_shading, shading_panel
@@ -65,7 +66,7 @@ if audit is not None and examples is not None:
         # These two look for news by themselves; inside a fragment whose length changes they would lose their place.
         live_line(log, examples)
         shading, ranks = load_shading(audit, examples), checkpoint_ranks(audit, at.plan)
-        no_similar = obstacle(audit)
+        no_similar = archived(audit, vectors=True)
         reviewing(Desk(audit=audit, examples=examples, log=log, no_similar=no_similar, shading=shading, ranks=ranks))
         if no_similar:
             st.caption(plain(f"Similar examples cannot be looked for. {no_similar}"))

@@ -32,9 +32,10 @@ from biasdiff_core.attribution.store import (
 )
 from biasdiff_core.config import GradientConfig
 from biasdiff_core.config.file import key_form
+from biasdiff_core.config.gradients import OptimizerMap
 from biasdiff_core.corpus.examples import Corpus, ProbeSet, TrainingExample
 from biasdiff_core.errors import DataError
-from biasdiff_core.model.checkpoint import Checkpoint, load_optimizer_state
+from biasdiff_core.model.checkpoint import Checkpoint, OptimizerState, load_optimizer_state
 from biasdiff_core.model.load import LoadedModel
 from biasdiff_core.model.lora import attach_adapter, detach_adapter, require_trained
 from biasdiff_core.model.source import lora_settings
@@ -87,7 +88,7 @@ def _collect_at(
     begin_store(store, of_train)
     model = attach_adapter(loaded.model, checkpoint.folder).requires_grad_(False)
     require_trained(model)
-    state = None if {config.maps.train, config.maps.probe} == {"sgd"} else load_optimizer_state(checkpoint.folder, model)
+    state = optimizer_state(checkpoint, model, config.maps.train, config.maps.probe)
     sketch = make_projection(config.projection, config.proj_dim, config.sketch_seed)
     pad_id = loaded.tokenizer.pad_token_id
     sides = _probe_sides(loaded, probes) | {POOL: _pool(train, corpus, config.pool_size)}
@@ -109,6 +110,11 @@ def _collect_at(
     detach_adapter(model)
 
 
+def optimizer_state(checkpoint: Checkpoint, model: Any, *maps: OptimizerMap) -> OptimizerState | None:
+    """AdamW's state at the checkpoint, by the model's names; None where these maps do without it."""
+    return None if set(maps) == {"sgd"} else load_optimizer_state(checkpoint.folder, model)
+
+
 def collect_sentence(
     loaded: LoadedModel, model: Any, text: str, checkpoint: Checkpoint, config: GradientConfig, probes: GradientStore, folder: Path
 ) -> None:
@@ -122,7 +128,7 @@ def collect_sentence(
         raise DataError(f"The sentence {text!r} has no token to predict.", "Give one of a few words.")
     identity = {**_identity(loaded, checkpoint, config), "map": config.maps.probe}
     GradientStore.open(probes.folder, identity)
-    state = None if config.maps.probe == "sgd" else load_optimizer_state(checkpoint.folder, model)
+    state = optimizer_state(checkpoint, model, config.maps.probe)
     sketch = make_projection(config.projection, config.proj_dim, config.sketch_seed)
     mapped = gradient_map(config.maps.probe, state)
     _, rows = probe_pass(model, loaded.tokenizer.pad_token_id, mapped, sketch, encoded, [PROBE], config.token_budget)

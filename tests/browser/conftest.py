@@ -17,20 +17,9 @@ import psutil
 import pytest
 from playwright.sync_api import ConsoleMessage, Page
 
+from benchmarks.served import CHROMIUM, FLAGS, ROOT
 from biasdiff_core.workspace.audits import WORKSPACE_VARIABLE
 
-ROOT = Path(__file__).resolve().parents[2]
-CHROMIUM = os.environ.get("BIASDIFF_CHROMIUM", "/usr/bin/chromium")
-FLAGS = (
-    "--no-sandbox",
-    "--headless=new",
-    "--disable-gpu",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--disable-quic",
-)
 # On a deep link Streamlit's client first asks for these under the page's own path, gets 404, and then asks at the root.
 PROBED = re.compile(r"http://127\.0\.0\.1:\d+/\w+/_stcore/(health|host-config)$")
 
@@ -40,7 +29,7 @@ def browser_type_launch_args(browser_type_launch_args: dict[str, Any]) -> dict[s
     """The system's Chromium; nothing is downloaded."""
     if not shutil.which(CHROMIUM):
         pytest.skip(f"There is no {CHROMIUM}: apt-get install chromium, or name one in BIASDIFF_CHROMIUM.")
-    return {**browser_type_launch_args, "executable_path": CHROMIUM, "args": list(FLAGS)}
+    return {**browser_type_launch_args, "executable_path": CHROMIUM, "args": FLAGS}
 
 
 class Server:
