@@ -15,7 +15,7 @@ from typing import TypeVar
 import pandas as pd
 
 from biasdiff_core.attribution.influence import CheckpointStores
-from biasdiff_core.attribution.nearness import ENCODER, NEARNESS_FILE
+from biasdiff_core.attribution.nearness import NEARNESS_FILE, SETTINGS
 from biasdiff_core.attribution.ranking import selected_count
 from biasdiff_core.config import AuditConfig
 from biasdiff_core.config.mitigation import UNLEARNINGS, Method, RemovalConfig
@@ -97,7 +97,7 @@ def quality_of(
 
 
 def _nearness(audit: AuditFolder, inputs: Mapping[str, str]) -> pd.DataFrame:
-    key = stage_key("nearness", {"encoder": ENCODER}, inputs)
+    key = stage_key("nearness", SETTINGS, inputs)
     try:
         found = open_artefact(audit.path, "nearness", key)
     except ArtefactError as error:

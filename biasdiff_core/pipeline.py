@@ -224,11 +224,11 @@ class Pipeline:
         """The gradient stores of every chosen checkpoint with their weights, opened for reading; the gradients must be taken."""
         folder, chosen = self._open("gradients").folder, self._checkpoints()
         rates = [checkpoint.learning_rate for checkpoint in chosen]
-        stores = []
+        rows, stores = corpus_digest(self.corpus), []
         for checkpoint, rate in zip(chosen, rates, strict=True):
             # Eq. 5 weighs by η̄_t; divided by their sum the scores stay cosines and the ranking is the same.
             weight = rate / sum(rates)
-            expect = {"model": self.loaded_digest, "step": checkpoint.step, "rows": corpus_digest(self.corpus)}
+            expect = {"model": self.loaded_digest, "step": checkpoint.step, "rows": rows}
             stores.append(CheckpointStores.open(folder / checkpoint.folder.name, weight, expect))
         return stores
 

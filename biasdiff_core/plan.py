@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from biasdiff_core.attribution.nearness import ENCODER
+from biasdiff_core.attribution.nearness import SETTINGS
 from biasdiff_core.comparison import BASE, ORIGIN
 from biasdiff_core.config import AuditConfig, UnlearnConfig
 from biasdiff_core.config.mitigation import UNLEARNINGS, Method, MitigationConfig
@@ -116,7 +116,7 @@ def nearness_stage(audit: AuditFolder) -> PlannedStage:
     """How near the probes are in meaning to corpus and evaluation: made when asked for, no part of the analysis."""
     analysis, build = plan(audit), _Builder(audit.path)
     inputs = {name: analysis[name].key for name in ("corpus", "probes")} | {"pairs": analysis["evaluation"].inputs["pairs"]}
-    build("nearness", {"encoder": ENCODER}, inputs, "Compare the meanings of the probes")
+    build("nearness", SETTINGS, inputs, "Compare the meanings of the probes")
     return build.stages[0]
 
 

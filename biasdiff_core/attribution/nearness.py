@@ -17,6 +17,7 @@ Place = Literal["corpus", "evaluation"]
 CORPUS: Place = "corpus"
 EVALUATION: Place = "evaluation"
 ENCODER = "all-MiniLM-L6-v2"
+SETTINGS = {"encoder": ENCODER}  # of the stage, in its key
 NEARNESS_FILE = "nearness.parquet"
 
 
