@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
-import plotly.graph_objects as go
 import streamlit as st
-from plotly.subplots import make_subplots
 
 from biasdiff_core.attribution.ranking import detection_curve, selected_count
 from biasdiff_core.review.decisions import DecisionLog
@@ -17,14 +16,16 @@ from biasdiff_ui.estimates import review_of
 from biasdiff_ui.examples import Examples
 
 BASELINES = ("length", "unigram", "random")
-LINES: Mapping[str, tuple[str, str]] = {  # colour (none of a verdict) and dash
+LINES: Mapping[str, tuple[str, str | list[int]]] = {  # colour (none of a verdict) and dash
     "influence": ("#009E73", "solid"),
-    "length": ("#E69F00", "dash"),
-    "unigram": ("#56B4E9", "dot"),
-    "random": ("#8C8C8C", "dashdot"),
+    "length": ("#E69F00", "dashed"),
+    "unigram": ("#56B4E9", "dotted"),
+    "random": ("#8C8C8C", [8, 4, 2, 4]),
 }
+PANELS = ("coverage", "precision")
 POINTS = 300
-NO_BAR = {"displayModeBar": False}
+HEIGHT = 440  # pixels
+ESTIMATE = "estimate from inspected decisions"
 ESTIMATED_AT = tuple(range(10, 101, 10))
 
 
@@ -59,65 +60,103 @@ def estimated_curves(key: str, head: str, _examples: Examples, _log: DecisionLog
     return pd.DataFrame(rows, columns=["percent", "name", "value", "low", "high"]).astype({"value": float, "low": float, "high": float})
 
 
-@st.cache_resource(max_entries=64, show_spinner=False)
-def label_figure(key: str, percent: float, _examples: Examples) -> go.Figure:
-    """Two panels, coverage over precision, a line a scorer. `key`: of the ranking."""
-    figure = _panels(percent)
-    for name, curve in label_curves(key, _examples).items():
-        colour, dash = LINES[name]
-        style = {"mode": "lines", "name": name, "legendgroup": name, "line": {"color": colour, "dash": dash, "width": 2}}
-        for row, column in enumerate(("coverage", "precision"), start=1):
-            hover = f"{name}: {column} %{{y:.3f}} at %{{x:.1f}} %<extra></extra>"
-            figure.add_scatter(x=curve["percent"], y=curve[column], row=row, col=1, showlegend=row == 1, hovertemplate=hover, **style)
-    return figure
+def label_spec(curves: Mapping[str, pd.DataFrame], percent: float) -> dict[str, Any]:
+    """Two panels, coverage over precision, a line a scorer, the cut at `percent` marked."""
+    series = [
+        {
+            "type": "line",
+            "name": name,
+            "datasetIndex": dataset,
+            "encode": {"x": "percent", "y": column, "tooltip": [column]},
+            "xAxisIndex": panel,
+            "yAxisIndex": panel,
+            "showSymbol": False,
+            "itemStyle": {"color": LINES[name][0]},
+            "lineStyle": {"width": 2, "type": LINES[name][1]},
+        }
+        for panel, column in enumerate(PANELS)
+        for dataset, name in enumerate(curves)
+    ]
+    return _panels(list(curves.values()), series, percent, {"trigger": "axis", "valueFormatter": "%.3f"}, list(curves))
 
 
-def estimate_figure(estimates: pd.DataFrame, percent: float) -> go.Figure:
-    """Two panels with the estimates and their 95 % intervals."""
-    figure = _panels(percent)
-    for row, name in enumerate(("coverage", "precision"), start=1):
-        part = estimates[(estimates["name"] == name) & estimates["value"].notna()]
-        bars = {"type": "data", "symmetric": False, "array": part["high"] - part["value"], "arrayminus": part["value"] - part["low"]}
-        hover = f"{name} %{{y:.2f}} at %{{x}} %<extra></extra>"
-        figure.add_scatter(
-            x=part["percent"],
-            y=part["value"],
-            error_y=bars,
-            row=row,
-            col=1,
-            mode="lines+markers",
-            name="estimate from inspected decisions",
-            showlegend=row == 1,
-            line={"color": LINES["influence"][0]},
-            hovertemplate=hover,
-        )
-    return figure
+def estimate_spec(estimates: pd.DataFrame, percent: float) -> dict[str, Any]:
+    """Two panels with the estimates and their 95 % intervals, as a band."""
+    datasets, series = [], []
+    for panel, name in enumerate(PANELS):
+        known = estimates[(estimates["name"] == name) & estimates["value"].notna()].drop(columns="name")
+        datasets.append(known.assign(width=known["high"] - known["low"]).round(3))
+        place = {
+            "type": "line",
+            "datasetIndex": panel,
+            "xAxisIndex": panel,
+            "yAxisIndex": panel,
+            "itemStyle": {"color": LINES["influence"][0]},
+        }
+        # A band is the lower bound, unseen, and the width of the interval stacked on it.
+        bounds = {**place, "stack": name, "lineStyle": {"opacity": 0}, "showSymbol": False, "silent": True, "tooltip": {"show": False}}
+        hover = {"formatter": f"{name} {{@value}} [{{@low}}, {{@high}}] at {{@percent}} %"}
+        series += [
+            {**bounds, "name": "low", "encode": {"x": "percent", "y": "low"}},
+            {**bounds, "name": "95 % interval", "encode": {"x": "percent", "y": "width"}, "areaStyle": {"opacity": 0.25}},
+            {**place, "name": ESTIMATE, "encode": {"x": "percent", "y": "value"}, "symbolSize": 7, "tooltip": hover},
+        ]
+    return _panels(datasets, series, percent, {"trigger": "item"}, [ESTIMATE, "95 % interval"])
 
 
-def _panels(percent: float) -> go.Figure:
-    figure = make_subplots(rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.06)
-    figure.add_vline(x=percent, line={"color": "#8C8C8C", "width": 1.5, "dash": "dot"}, exclude_empty_subplots=False)
-    figure.add_annotation(x=percent, y=1, yref="paper", yanchor="bottom", text=f"cut {percent:g} %", showarrow=False)
-    for row, name in enumerate(("coverage", "precision"), start=1):
-        figure.update_yaxes(title_text=name, range=[0, 1.03], row=row, col=1)
-    figure.update_xaxes(range=[0, 100], ticksuffix=" %")
-    figure.update_xaxes(title_text="selection: top % of the ranking", row=2, col=1)
-    return figure.update_layout(
-        height=440, margin={"l": 8, "r": 8, "t": 28, "b": 8}, legend={"orientation": "h", "y": -0.16, "x": 0}, hovermode="closest"
-    )
+def _panels(
+    datasets: Sequence[pd.DataFrame], series: Sequence[dict[str, Any]], percent: float, tooltip: Mapping[str, Any], legend: Sequence[str]
+) -> dict[str, Any]:
+    label = {"formatter": f"cut {percent:g} %", "color": "inherit"}
+    cuts = [
+        {
+            "type": "line",
+            "xAxisIndex": panel,
+            "yAxisIndex": panel,
+            "data": [],
+            "markLine": {
+                "symbol": "none",
+                "silent": True,
+                "label": {"show": panel == 0, **label},
+                "lineStyle": {"color": "#8C8C8C", "width": 1.5, "type": "dotted"},
+                "data": [{"xAxis": percent}],
+            },
+        }
+        for panel in range(len(PANELS))
+    ]
+    axis = {"type": "value", "min": 0, "max": 100}
+    last = {"name": "selection: top % of the ranking", "nameLocation": "middle", "nameGap": 26}
+    return {
+        "animation": False,
+        "dataset": [{"source": dataset} for dataset in datasets],
+        # The bounds are fixed, for ECharts would make room for the labels of one panel alone, and the two would not align.
+        "grid": [{"left": 56, "right": 24, "top": top, "height": 152, "outerBoundsMode": "none"} for top in (24, 200)],
+        "xAxis": [
+            {**axis, "gridIndex": 0, "axisLabel": {"show": False}},
+            {**axis, **last, "gridIndex": 1, "axisLabel": {"formatter": "{value} %"}},
+        ],
+        "yAxis": [
+            {"type": "value", "min": 0, "max": 1, "gridIndex": panel, "name": name, "nameLocation": "middle", "nameGap": 36}
+            for panel, name in enumerate(PANELS)
+        ],
+        "axisPointer": {"link": [{"xAxisIndex": "all"}]},
+        "tooltip": tooltip,
+        "legend": {"data": list(legend), "bottom": 0, "left": 0},
+        "series": [*series, *cuts],
+    }
 
 
 def draw_curves(examples: Examples, log: DecisionLog, percent: float) -> None:
     """The curves against known labels; without labels, the estimates from inspected decisions; without these, what to do."""
     alt = f"Coverage and precision over the selection percentage, cut at {percent:g} %."
     if examples.labelled:
-        st.plotly_chart(label_figure(examples.key, percent, examples), key="curves", config=NO_BAR, alt=alt)
+        st.echarts_chart(label_spec(label_curves(examples.key, examples), percent), height=HEIGHT, key="curves", alt=alt)
         return
     if not any(decision.inspected for decision in log.current().values()):
         st.info("No labels are known, and nothing is inspected yet. Review some examples, and coverage and precision are estimated here.")
         return
     estimates = estimated_curves(examples.key, log.head()[1], examples, log)
-    st.plotly_chart(estimate_figure(estimates, percent), key="curves", config=NO_BAR, alt=alt)
+    st.echarts_chart(estimate_spec(estimates, percent), height=HEIGHT, key="curves", alt=alt)
     st.caption("Estimated from inspected decisions; where some are open, from those drawn at random in the queues with a random slice.")
 
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 import streamlit as st
 
+from biasdiff_core.attribution.clusters import cluster_words, clusters
+from biasdiff_ui.examples import Examples
 from biasdiff_ui.verdicts import COLOURS, GREY, UNDECIDED, VERDICTS, WORDS
 
-ColourBy = Literal["influence", "decision", "bias type", "source", "group", "known label"]
+ColourBy = Literal["influence", "decision", "bias type", "source", "group", "known label", "cluster"]
 MAX_POINTS = 200_000
 SMALL = 20_000  # up to so many points the hover text carries the rank
 SYMBOLS = ("circle", "diamond", "triangle", "rect")  # a shape beside each colour
@@ -22,15 +24,23 @@ INFLUENCE = ("#D55E00", "#E69F00", "#56B4E9", GREY)
 
 @dataclass(frozen=True, kw_only=True)
 class Classes:
-    """A class a point: `codes` [n] into `words` and `colours`."""
+    """A class a point: `codes` [n] into `words` and `colours`. `places` [classes, 2]: where the words stand on the map as well."""
 
     words: Sequence[str]
     colours: Sequence[str]
     codes: np.ndarray
+    places: np.ndarray | None = None
+
+    def of(self, rows: np.ndarray) -> Classes:
+        """The classes of some of the points. `rows` [n] bool."""
+        return replace(self, codes=self.codes[rows])
 
 
 def classes(table: pd.DataFrame, verdicts: pd.Series, colour_by: ColourBy, cut: int) -> Classes:
-    """The classes of the rows of `table`. `cut`: how many examples the selection takes from the top of the ranking."""
+    """The classes of the rows of `table`, but for clusters: these are of the whole map (`map_clusters`).
+
+    `cut`: how many examples the selection takes from the top of the ranking.
+    """
     if colour_by == "influence":
         bounds = [cut / 2, cut, 2 * cut]
         words = [f"top half of the cut (to rank {cut // 2:,})", f"rest of the cut (to {cut:,})", f"next (to {2 * cut:,})", "below"]
@@ -43,6 +53,15 @@ def classes(table: pd.DataFrame, verdicts: pd.Series, colour_by: ColourBy, cut: 
         labels = pd.Series(np.select([table["label"] == 1, table["label"] == 0], ["biased", "not biased"], "unknown"))
         return _coded(labels, ["not biased", "biased", "unknown"], None, [COLOURS["not_biased"], COLOURS["biased"], GREY])
     return _most_frequent(table["bias_type" if colour_by == "bias type" else colour_by])
+
+
+@st.cache_resource(max_entries=8, show_spinner="Clustering the map …")
+def map_clusters(key: str, _examples: Examples) -> Classes:
+    """The clusters of the whole map, one a colour, named by their words; rows of the whole table. `key`: of the ranking."""
+    table = _examples.table
+    codes = clusters(table[["x", "y"]].to_numpy(), len(CATEGORIES), seed=0)
+    names = cluster_words(table["text"].tolist(), codes)
+    return Classes(words=names, colours=CATEGORIES, codes=codes, places=table[["x", "y"]].groupby(codes).median().to_numpy())
 
 
 def _coded(values: pd.Series, order: Sequence[str], words: Sequence[str] | None, colours: Sequence[str]) -> Classes:
@@ -91,6 +110,8 @@ def map_spec(table: pd.DataFrame, found: Classes) -> dict[str, Any]:
         }
         for place, code in enumerate(present)
     ]
+    if found.places is not None:
+        series.append(_names(found.words, found.places))
     legend = [found.words[code] for code in sorted(present)]
     hidden = {part: {"show": False} for part in ("axisLabel", "axisTick", "axisLine", "splitLine")}
     axis = {"type": "value", "scale": True, **hidden}
@@ -116,6 +137,18 @@ def map_spec(table: pd.DataFrame, found: Classes) -> dict[str, Any]:
         "xAxis": axis,
         "yAxis": axis,
         "series": series,
+    }
+
+
+def _names(words: Sequence[str], places: np.ndarray) -> dict[str, Any]:
+    """Words on the map, in a box each so that they are read over the points."""
+    label = {"show": True, "formatter": "{b}", "position": "inside", "padding": [2, 4], "borderRadius": 3}
+    return {
+        "type": "scatter",
+        "data": [{"name": name, "value": place} for name, place in zip(words, places.tolist(), strict=True)],
+        "symbolSize": 1,
+        "silent": True,
+        "label": {**label, "color": "#FFFFFF", "backgroundColor": "rgba(0, 0, 0, 0.75)"},
     }
 
 

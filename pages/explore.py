@@ -25,7 +25,7 @@ from biasdiff_ui.decide import (
 )
 from biasdiff_ui.estimates import review_of
 from biasdiff_ui.examples import load_examples
-from biasdiff_ui.explore_map import MAX_POINTS, ColourBy, classes, draw_map, drawn
+from biasdiff_ui.explore_map import MAX_POINTS, ColourBy, classes, draw_map, drawn, map_clusters
 from biasdiff_ui.figures import strip
 from biasdiff_ui.filters import filter_bar
 from biasdiff_ui.lasso import area_record, inside_areas
@@ -92,7 +92,11 @@ with views:
         if examples.mapped:
             visible = passing & drawn(table["rank"].to_numpy(), (verdicts != "undecided").to_numpy(), cut)
             points = table[visible]
-            areas = draw_map(points, classes(points, verdicts[visible], colour_by or "influence", cut), f"map-{examples.key}")
+            if colour_by == "cluster":
+                drawn_as = map_clusters(examples.key, examples).of(visible)
+            else:
+                drawn_as = classes(points, verdicts[visible], colour_by or "influence", cut)
+            areas = draw_map(points, drawn_as, f"map-{examples.key}")
             if visible.sum() < passing.sum():
                 st.caption(f"Drawn: all candidates and decided ones, and a random sample of the others; {MAX_POINTS:,} in all.")
         else:

@@ -27,6 +27,7 @@ READING_SIDE = [
     "biasdiff_core.attribution.influence",
     "biasdiff_core.attribution.ranking",
     "biasdiff_core.attribution.baselines",
+    "biasdiff_core.attribution.clusters",
     "biasdiff_core.attribution.map2d",
     "biasdiff_core.attribution.nearness",
     "biasdiff_core.attribution.probe_quality",
