@@ -3,7 +3,7 @@
 python -m benchmarks.probes --workspace DIR --seeds 3 --n 500
 
 One warm-up a training seed serves all sets; only the probes change. Every cell is an artefact of an audit in the workspace, so a stopped
-run goes on.
+run goes on, and what `benchmarks.paper table1` made there is not made again.
 """
 
 from __future__ import annotations
@@ -35,12 +35,9 @@ Labels = NDArray[np.int64]
 
 
 def ranked_by(recipe: Recipe, indicator: str, seed: int) -> Audit:
-    """The audit whose probes are this set, carried on to its ranking; corpus and warm-up are those of the recipe's own."""
-    main = ranked(recipe, seed, "full")
-    if indicator == recipe.indicator:
-        return main
-    audit = replace(recipe, indicator=indicator).audit(f"by-{indicator}", seed)
-    take_over(main, audit)
+    """The audit whose probes are this set, carried on to its ranking; corpus, warm-up and their gradients are the recipe's own."""
+    audit = replace(recipe, indicator=indicator, probes=PROBES).audit(f"by-{indicator}", seed)
+    take_over(ranked(recipe, seed, "full"), audit)
     with progress_bar() as show:
         Pipeline(audit.folder, show).analyse(until="ranking")
     return audit
@@ -90,7 +87,7 @@ def over_seeds(figure: Callable[[Floats, Labels], float], scores: Floats, labels
 @dry_option
 def main(workspace: Path, seeds: int, n: int, model: str, processes: int, dry: bool) -> None:
     """Rank Trex_mix by every probing set and record how well each finds the biased rows."""
-    recipe = Recipe(workspace=workspace.resolve(), model=model, n=n, probes=PROBES)
+    recipe = Recipe(workspace=workspace.resolve(), model=model, n=n)
     for indicator in INDICATORS:  # here, for the processes would write the same files at once
         replace(recipe, indicator=indicator).inputs()
     warm_ups = [partial(ranked, recipe, seed, "full") for seed in range(seeds)]
