@@ -8,7 +8,8 @@ bootstrap over them. Seconds are CPU seconds of the process, which other work on
 
 training          one optimizer step of our own loop on all the sentences: the same batches, forward, backward, AdamW
 features          our vectors: gradient, optimizer map, norm, sketch of 8,192
-exact             the same with exact dot products with random directions, 9 (means of bias types) or as many as single probes
+hidden            the same with the mean hidden states of the layers that the presets keep
+exact             as features, with exact dot products with random directions, 9 (means of bias types) or as many as single probes
 less_gradients    LESS (Xia et al. 2024), one sentence at a time: backward, all gradients as one vector, Adam's map
 less              the same, projected to 8,192 by a dense Rademacher matrix, 64 vectors at once
 
@@ -35,6 +36,7 @@ from biasdiff_core.attribution.gradients import Directions, Featurizer, full_vec
 from biasdiff_core.attribution.optimizer_map import gradient_map
 from biasdiff_core.attribution.projection import CountSketch, Rademacher
 from biasdiff_core.config import CorpusConfig, GradientConfig, LoraConfig, ModelConfig, TrainingConfig
+from biasdiff_core.config.presets import HIDDEN_DEPTHS
 from biasdiff_core.corpus.read import read_corpus
 from biasdiff_core.evaluation.statistics import Estimate
 from biasdiff_core.model.checkpoint import OptimizerState, load_optimizer_state
@@ -70,10 +72,11 @@ class Bench:
         """What each way takes: every second sentence."""
         return self.encoded[::2]
 
-    def features(self, encoded: Sequence[Encoded], directions: Directions | None = None) -> np.ndarray:
-        """Our sketches [n, dim], in the map of the training examples."""
+    def features(self, encoded: Sequence[Encoded], directions: Directions | None = None, depths: Sequence[float] = ()) -> np.ndarray:
+        """Our sketches [n, dim], in the map of the training examples; with directions or depths what these give is made as well."""
         mapped = gradient_map(SETTINGS.maps.train, self.state)
-        return Featurizer(self.model, self.pad_id, mapped, self.sketch, directions, SETTINGS.token_budget).rows(encoded).sketch
+        featurizer = Featurizer(self.model, self.pad_id, mapped, self.sketch, directions, SETTINGS.token_budget, hidden_depths=depths)
+        return featurizer.rows(encoded).sketch
 
 
 def make_bench(config: ModelConfig, count: int) -> Bench:
@@ -260,6 +263,7 @@ def compare(bench: Bench, repeats: int, probes: int, row: Callable[..., None]) -
     taken = rounds(
         [
             timed("features", lambda: bench.features(bench.sentences)),
+            timed("hidden", lambda: bench.features(bench.sentences, depths=HIDDEN_DEPTHS)),
             timed("exact", lambda: bench.features(bench.sentences, few)),
             timed("exact of probes", lambda: bench.features(bench.sentences, many)),
             lambda: training_step(bench),
@@ -273,6 +277,8 @@ def compare(bench: Bench, repeats: int, probes: int, row: Callable[..., None]) -
     row("featurize.speed_vs_training_step", ratio(taken["training"], ours), f"{as_fast} 1.0", "one optimizer step on the same batches")
     row("featurize.speed_vs_less", ratio(taken["less"], ours), f"{as_fast} 7", f"LESS as described, projected by {projector}")
     row("featurize.speed_vs_less_gradients", ratio(taken["less_gradients"], ours), f"{as_fast} 1.25", "LESS as described, not projected")
+    unit = f"share of CPU seconds that the mean hidden states of {len(HIDDEN_DEPTHS)} layers add"
+    row("featurize.hidden_overhead", ratio(taken["hidden"] - ours, ours), unit, "ours without")
     for name, way, count, asked in (("overhead", "exact", MEANS, 0.05), (f"overhead_{probes}", "exact of probes", probes, 0.5)):
         more = ratio(taken[way] - ours, ours)
         unit = f"share of CPU seconds that exact dot products with {count} directions add, asked ≤ {asked}"

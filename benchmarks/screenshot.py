@@ -14,7 +14,7 @@ import click
 from PIL import Image
 from playwright.sync_api import Page, expect, sync_playwright
 
-from benchmarks.served import ROOT, Served, chromium, served
+from benchmarks.served import ROOT, Server, chromium, served
 from biasdiff_ui.boot import SHIPPED_AUDITS
 
 PAGES = ("audits", "corpus", "probes", "explore", "review", "mitigate", "compare")
@@ -73,7 +73,7 @@ def shoot(
         browser.close()
 
 
-def open_page(page: Page, server: Served, name: str, audit: str, auditor: str) -> None:
+def open_page(page: Page, server: Server, name: str, audit: str, auditor: str) -> None:
     """Go to a page, give the name, close the content warning, and wait until all is drawn."""
     page.goto(f"{server.url}/{'' if name == 'audits' else name}?audit={audit}")
     expect(page.get_by_test_id("stHeading").first).to_be_visible(timeout=PATIENCE)

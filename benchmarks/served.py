@@ -6,13 +6,12 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from urllib.error import URLError
 
 import psutil
 from playwright.sync_api import Browser, Playwright
@@ -31,50 +30,63 @@ FLAGS = [
     "--disable-sync",
     "--disable-quic",
 ]
-LOOK_EVERY = 0.02  # seconds
 
 
-@dataclass(frozen=True, kw_only=True)
-class Served:
-    """A server that answers. `start_seconds`: from starting its process to its first answer."""
+class Server:
+    """The app, or another Streamlit script, on a workspace, as it is served to people; `kill` ends it without warning.
 
-    url: str
-    process: psutil.Process
-    start_seconds: float
+    `start_seconds`: from starting its process to its first answer.
+    """
+
+    def __init__(self, workspace: Path, script: Path = ROOT / "app.py", environment: Mapping[str, str] | None = None) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        self._command = [sys.executable, "-m", "streamlit", "run", str(script), "--server.port", str(port)]
+        self._environment = {**os.environ, **(environment or {}), WORKSPACE_VARIABLE: str(workspace.resolve())}
+        self.url = f"http://127.0.0.1:{port}"
+        self.start()
+
+    def start(self) -> None:
+        """Start it and wait until it answers. Raises RuntimeError with what it said when it ends instead."""
+        started = time.perf_counter()
+        self._process = subprocess.Popen(
+            self._command, cwd=ROOT, env=self._environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        assert self._process.stdout is not None
+        said = []
+        for line in self._process.stdout:
+            said.append(line)
+            if "URL:" in line:
+                break
+        else:
+            raise RuntimeError("The server ended: " + "".join(said))
+        self._reader = threading.Thread(target=self._process.stdout.read)  # a full pipe would block the server
+        self._reader.start()
+        urllib.request.urlopen(f"{self.url}/_stcore/health").close()
+        self.start_seconds = time.perf_counter() - started
 
     def gigabytes(self) -> float:
         """Resident memory of the server process."""
-        return float(self.process.memory_info().rss) / 1e9
+        return float(psutil.Process(self._process.pid).memory_info().rss) / 1e9
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        self._process.kill()
+        self._process.wait()
+        self._reader.join()
+        if self._process.stdout is not None:
+            self._process.stdout.close()
 
 
 @contextmanager
-def served(workspace: Path, script: Path = ROOT / "app.py") -> Iterator[Served]:
+def served(workspace: Path, script: Path = ROOT / "app.py") -> Iterator[Server]:
     """Serve the script, by default the app, on the workspace."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "streamlit", "run", str(script), "--server.port", str(port)]
-    environment = {**os.environ, WORKSPACE_VARIABLE: str(workspace.resolve())}
-    started = time.perf_counter()
-    server = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    server = Server(workspace, script)
     try:
-        url = f"http://127.0.0.1:{port}"
-        while not _answers(f"{url}/_stcore/health"):
-            if server.poll() is not None:
-                raise SystemExit(f"The server of {script.name} ended with {server.returncode}: {' '.join(command)}")
-            time.sleep(LOOK_EVERY)
-        yield Served(url=url, process=psutil.Process(server.pid), start_seconds=time.perf_counter() - started)
+        yield server
     finally:
-        server.terminate()
-        server.wait()
-
-
-def _answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url) as answer:
-            return bool(answer.status == 200)
-    except URLError:
-        return False
+        server.kill()
 
 
 def chromium(playwright: Playwright) -> Browser:

@@ -16,7 +16,13 @@ import pandas as pd
 from biasdiff_core.attribution import baselines
 from biasdiff_core.attribution.collect import collect_gradients, collect_sentence, corpus_digest, optimizer_state
 from biasdiff_core.attribution.index import INDEX_FILE, build_index
-from biasdiff_core.attribution.influence import CheckpointStores, exact_cosines, null_scores, projected_cosines, score_column
+from biasdiff_core.attribution.influence import (
+    CheckpointStores,
+    exact_cosines,
+    null_scores,
+    projected_cosines,
+    score_column,
+)
 from biasdiff_core.attribution.map2d import coordinates
 from biasdiff_core.attribution.nearness import CORPUS, EVALUATION, NEARNESS_FILE, Place, nearest_texts
 from biasdiff_core.attribution.ranking import rank, selected_count
@@ -254,6 +260,8 @@ class Pipeline:
             length=baselines.length_scores(texts),
             unigram=baselines.unigram_log_ratio(texts, [probe.text for probe in self.probes]),
         )
+        if self.config.gradients.hidden_depths:
+            table["repsim"] = baselines.repsim_scores(last, stores[-1].probes)
         table.to_parquet(draft.folder / "scores.parquet", index=False, compression="zstd")
         nearest = top_probes(last, stores[-1].probes, self.config.scores.top_probes)
         nearest.to_parquet(draft.folder / "top_probes.parquet", index=False, compression="zstd")

@@ -15,11 +15,12 @@ from biasdiff_core.review.estimate import coverage_at, precision_at
 from biasdiff_ui.estimates import review_of
 from biasdiff_ui.examples import Examples
 
-BASELINES = ("length", "unigram", "random")
+BASELINES = ("length", "unigram", "repsim", "random")
 LINES: Mapping[str, tuple[str, str | list[int]]] = {  # colour (none of a verdict) and dash
     "influence": ("#009E73", "solid"),
     "length": ("#E69F00", "dashed"),
     "unigram": ("#56B4E9", "dotted"),
+    "repsim": ("#0072B2", [2, 2, 8, 2]),
     "random": ("#8C8C8C", [8, 4, 2, 4]),
 }
 PANELS = ("coverage", "precision")
@@ -43,7 +44,7 @@ def label_curves(key: str, _examples: Examples) -> dict[str, pd.DataFrame]:
     labels = table["label"].to_numpy(dtype=int)
     by_id = np.argsort(table["id"].array)
     orders = {"influence": np.arange(len(table))}
-    for name in BASELINES:  # ties by id, as in every ranking
+    for name in filter(table.__contains__, BASELINES):  # ties by id, as in every ranking
         orders[name] = by_id[np.argsort(-table[name].to_numpy()[by_id], kind="stable")]
     return {name: thinned(detection_curve(labels[order].tolist())) for name, order in orders.items()}
 

@@ -19,7 +19,7 @@ from biasdiff_core.workspace.artefacts import Artefact
 from biasdiff_ui.loaders import record
 
 UNKNOWN = "unknown"
-SCORERS = ("mean", "centred", "contrast", "loss", "length", "unigram", "random")
+SCORERS = ("mean", "centred", "contrast", "loss", "length", "unigram", "repsim", "random")
 CORPUS_COLUMNS = ("id", "text", "prompt", "source", "group", "label")
 
 

@@ -21,6 +21,7 @@ SCORER_HELP = {
     "loss": "loss of the warmed-up model",
     "length": "shorter first",
     "unigram": "words that probes use more than the corpus",
+    "repsim": "mean hidden state like that of the probes (RepSim)",
     "random": "by chance",
 }
 

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from biasdiff_core.attribution.baselines import (
@@ -14,11 +15,13 @@ from biasdiff_core.attribution.baselines import (
     length_scores,
     minilm_scores,
     random_scores,
+    repsim_scores,
     sentence_embeddings,
     unigram_log_ratio,
     words,
 )
-from biasdiff_core.errors import MissingDependency
+from biasdiff_core.attribution.store import GradientStore, finish_store, write_shard
+from biasdiff_core.errors import ArtefactError, MissingDependency
 from tests.tiny_tokenizer import VOCABULARY, byte_tokenizer
 
 
@@ -104,3 +107,38 @@ def test_minilm_without_its_wheel_says_how_to_get_it(monkeypatch: pytest.MonkeyP
 def test_minilm_is_near_in_meaning_rather_than_in_words() -> None:
     scores = minilm_scores(["Women are poor drivers.", "The ferry was late.", "Girls"], ["Girls cannot steer a car.", "Ladies park badly."])
     assert scores[0] > max(scores[1:]) and (np.abs(scores) <= 1).all()
+
+
+def store_of(folder: Path, hidden: np.ndarray | None, tokens: list[int], shard_size: int) -> GradientStore:
+    """A store of so many rows with these hidden states; its gradients are of no matter here."""
+    rows = pd.DataFrame({"norm": 1.0, "loss": 1.0, "tokens": tokens})
+    for number, start in enumerate(range(0, len(tokens), shard_size)):
+        part = slice(start, start + shard_size)
+        states = None if hidden is None else hidden[part]
+        write_shard(folder, number, np.ones((len(tokens[part]), 1)), rows.iloc[part], states)
+    finish_store(folder, {}, [f"row-{number}" for number in range(len(tokens))], shard_size)
+    return GradientStore.open(folder)
+
+
+def folders(place: Path) -> list[Path]:
+    made = [place / name for name in ("train", "probes")]
+    for folder in made:
+        folder.mkdir()
+    return made
+
+
+def test_repsim_is_the_mean_cosine_over_probes_and_layers(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    examples, probes = (random.normal(size=(count, 2, 16)) for count in (7, 3))
+    examples, probes = (states / np.linalg.norm(states, axis=2, keepdims=True) for states in (examples, probes))
+    train, judged = folders(tmp_path)
+    found = repsim_scores(store_of(train, examples, [3] * 6 + [0], 2), store_of(judged, probes, [2] * 3, 3))
+    by_hand = [np.mean([one[layer] @ other[layer] for other in probes for layer in (0, 1)]) for one in examples]
+    np.testing.assert_allclose(found[:6], by_hand[:6], atol=1e-3)  # kept in fp16
+    assert np.isnan(found[6])
+
+
+def test_repsim_says_when_no_hidden_states_were_kept(tmp_path: Path) -> None:
+    train, judged = folders(tmp_path)
+    with pytest.raises(ArtefactError, match="archived"):
+        repsim_scores(store_of(train, None, [1], 1), store_of(judged, None, [1], 1))

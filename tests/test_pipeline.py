@@ -16,6 +16,7 @@ import pytest
 
 from biasdiff_core.audit import Audit
 from biasdiff_core.config import METHODS, StopConfig, TrainingConfig, UnlearnConfig
+from biasdiff_core.config.file import key_form
 from biasdiff_core.config.mitigation import UNLEARNINGS
 from biasdiff_core.errors import ReviewError
 from biasdiff_core.model.train import read_steps
@@ -70,6 +71,24 @@ def test_scores_in_the_ranking_are_those_of_the_store_up_to_projection(finished_
     assert -1 <= scores.facts["exact_projected_r"] <= 1
     table = pd.read_parquet(scores.path("scores.parquet"))
     assert np.isfinite(table["score"]).all() and (table["score"].abs() <= 1).all()
+
+
+def test_hidden_states_rank_the_corpus_beside_influence(finished_audit: Audit) -> None:
+    table = pd.read_parquet(finished_audit.artefact("scores").path("scores.parquet"))
+    assert np.isfinite(table["repsim"]).all() and (table["repsim"].abs() <= 1).all()
+    assert table["repsim"].nunique() > 1
+    detection = finished_audit.artefact("ranking").read_json("detection.json")
+    assert "detection.repsim.auroc" in {metric["name"] for metric in detection}
+
+
+def test_without_hidden_states_an_audit_is_what_it_was(tiny_model_folder: Path, tmp_path: Path) -> None:
+    config = tiny_config(tmp_path, tiny_model_folder)
+    without = replace(config, gradients=replace(config.gradients, hidden_depths=()))
+    assert "hidden_depths" in key_form(config)["gradients"]
+    assert "hidden_depths" not in key_form(without)["gradients"]
+    audit = Audit.from_config(without, tmp_path / "workspace")
+    Pipeline(audit.folder).analyse(until="ranking")
+    assert "repsim" not in pd.read_parquet(audit.artefact("scores").path("scores.parquet"))
 
 
 @pytest.mark.parametrize("stage", ["corpus", "probes", "warmup", "gradients", "scores", "ranking", "index", "map2d", "evaluation"])

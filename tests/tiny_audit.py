@@ -122,7 +122,7 @@ def tiny_config(data: Path, model: Path, name: str = "tiny") -> AuditConfig:
         corpus=CorpusConfig(path=str(write_corpus(data / "corpus.csv")), label_column="biased", source_column="kind", group_column="group"),
         probes=ProbeConfig(path=str(write_probes(data / "probes.csv")), twin_column="twin", bias_type_column="bias_type"),
         warmup=WarmupConfig(training=training),
-        gradients=GradientConfig(proj_dim=256),
+        gradients=GradientConfig(proj_dim=256, hidden_depths=(0.5, 1.0)),
         review=ReviewConfig(simulate_from_labels=True),
         removal=RemovalConfig(percent=60.0),
         mitigation=MitigationConfig(methods=("retrain", "npo", "random"), npo=UnlearnConfig(training=replace(training, epochs=1))),

@@ -1,4 +1,4 @@
-"""Rankings that know nothing of gradients: random, length, unigram log-ratio and loss (shown on every audit), and MiniLM.
+"""Rankings that know nothing of gradients: random, length, unigram log-ratio, loss and hidden states (shown on every audit), and MiniLM.
 
 Higher = ranked first, as of influence. Each sees what the method sees (corpus and probes, no label) and no more.
 """
@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from biasdiff_core.attribution.store import GradientStore
 from biasdiff_core.errors import MissingDependency
 from biasdiff_core.results import ProgressCallback, no_progress
 from biasdiff_core.wheels import file_in_wheel
@@ -52,6 +53,17 @@ def unigram_log_ratio(texts: Sequence[str], probes: Sequence[str]) -> np.ndarray
         for word in pool
     }
     return np.array([np.mean([ratio[word] for word in words(text)]) if words(text) else 0.0 for text in texts])
+
+
+def repsim_scores(train: GradientStore, probes: GradientStore) -> np.ndarray:
+    """Mean cosine of each example's mean hidden states to those of the probes, mean over the layers kept [rows]; NaN without a vector.
+
+    What the same model makes of the texts without any gradient (RepSim; as a way to select data, RDS: Ivison et al. 2025). Raises
+    ArtefactError where no hidden states were kept.
+    """
+    mean = np.concatenate([np.asarray(shard, np.float32) for shard in probes.hidden()]).mean(0)
+    scores = np.concatenate([np.tensordot(np.asarray(shard, np.float32), mean, axes=2) for shard in train.hidden()]) / len(mean)
+    return np.where(train.done, scores, np.nan)
 
 
 def minilm_scores(texts: Sequence[str], probes: Sequence[str]) -> np.ndarray:

@@ -95,7 +95,8 @@ def _collect_at(
     mapped = gradient_map(config.maps.probe, state)
     directions = _side_stores(model, pad_id, mapped, sketch, sides, config, place, identity)
     mapped_train = gradient_map(config.maps.train, state)
-    featurizer = Featurizer(model, pad_id, mapped_train, sketch, directions, config.token_budget, config.block_size)
+    budget, depths = config.token_budget, config.hidden_depths
+    featurizer = Featurizer(model, pad_id, mapped_train, sketch, directions, budget, config.block_size, depths)
     ranges = shard_ranges(len(train), config.shard_size)
     for number in missing_shards(store, len(train), config.shard_size):
         shard = ranges[number]
@@ -105,7 +106,7 @@ def _collect_at(
             progress(Progress(stage="gradients", done=start + done, total=len(train), unit="examples", message=message))
 
         rows = featurizer.rows([train[row] for row in shard], report)
-        write_shard(store, number, rows.sketch, _table(rows, directions.names))
+        write_shard(store, number, rows.sketch, _table(rows, directions.names), rows.hidden)
     finish_store(store, of_train, corpus.ids, config.shard_size)
     detach_adapter(model)
 
@@ -193,14 +194,14 @@ def _side_stores(
     """Write a store for each side; return all their mean directions."""
     encoded = [example for side in sides.values() for example in side.encoded]
     kinds = [name for side in sides.values() for name in side.directions]
-    directions, rows = probe_pass(model, pad_id, mapped, sketch, encoded, kinds, config.token_budget)
+    directions, rows = probe_pass(model, pad_id, mapped, sketch, encoded, kinds, config.token_budget, config.hidden_depths)
     table = _table(rows, ())
     start = 0
     for name, side in sides.items():
         part = slice(start, start + len(side.ids))
         store = place / STORE_NAMES[name]
         store.mkdir(parents=True, exist_ok=True)
-        write_shard(store, 0, rows.sketch[part], table.iloc[part])
+        write_shard(store, 0, rows.sketch[part], table.iloc[part], rows.hidden[part])
         finish_store(store, {**identity, "map": config.maps.probe, "rows": side.digest}, side.ids, len(side.ids))
         start = part.stop
     return directions
@@ -213,6 +214,7 @@ def _identity(loaded: LoadedModel, checkpoint: Checkpoint, config: GradientConfi
         "checkpoint": checkpoint.folder.name,
         "step": checkpoint.step,
         "dtype": str(next(loaded.model.parameters()).dtype).removeprefix("torch."),
+        "hidden_depths": list(config.hidden_depths),
         "proj_dim": config.proj_dim,
         "sketch": make_projection(config.projection, config.proj_dim, config.sketch_seed).label,
         "tokenizer": type(loaded.tokenizer).__name__,

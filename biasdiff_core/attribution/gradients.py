@@ -21,6 +21,7 @@ from biasdiff_core.attribution.projection import Projection
 from biasdiff_core.errors import NumericError
 from biasdiff_core.model.lora import lora_modules
 from biasdiff_core.model.tokenise import Batch, Encoded, Scored, collate, length_batches, score
+from biasdiff_core.model.vectors import mean_states
 
 Visitor = Callable[[str, Tensor], None]  # (canonical parameter name, gradients [B, n])
 PositionVisitor = Callable[[str, Tensor, Tensor], None]  # (canonical parameter name, gradients g [B, T, out], inputs x [B, T, in])
@@ -103,13 +104,15 @@ def _at_positions(values: Tensor, loss_mask: Tensor) -> Tensor:
 @dataclass(frozen=True, kw_only=True)
 class GradientRows:
     """What is kept of n examples: `sketch` [n, dim] unit vectors, `norm` [n] before projection, `loss` [n] in nats,
-    `tokens` [n], and `cosine` [n, k] to each direction, exact in the full gradient space. Rows without a loss are NaN."""
+    `tokens` [n], `cosine` [n, k] to each direction, exact in the full gradient space, and `hidden` [n, depths, width], unit mean hidden
+    states. Rows without a loss are NaN, their vectors zero."""
 
     sketch: np.ndarray
     norm: np.ndarray
     loss: np.ndarray
     tokens: np.ndarray
     cosine: np.ndarray
+    hidden: np.ndarray
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +128,7 @@ class Featurizer:
     """Turns encoded examples into `GradientRows`: optimizer map, norm, sketch and exact dot products inside the hook.
 
     `block_size` above 1: so many neighbours share one vector, that of the gradient of their mean token loss, as a training batch
-    has it (paper, Tables 3 and 10).
+    has it (paper, Tables 3 and 10). `hidden_depths`: where hidden states are kept (`model.vectors.mean_states`).
     """
 
     model: Any
@@ -135,6 +138,7 @@ class Featurizer:
     directions: Directions | None
     token_budget: int
     block_size: int = 1
+    hidden_depths: Sequence[float] = ()
 
     def rows(self, encoded: Sequence[Encoded], report: Callable[[int], None] = lambda done: None) -> GradientRows:
         """The rows of `encoded`, in their order; batches are a pure function of it. `report(rows done)` after each batch."""
@@ -147,12 +151,15 @@ class Featurizer:
         blocks = [usable[start : start + self.block_size] for start in range(0, len(usable), self.block_size)]
         longest = [len(block) * max(len(encoded[row].ids) for row in block) for block in blocks]
         made: list[tuple[np.ndarray, np.ndarray, Tensor]] = []
+        states: list[tuple[np.ndarray, np.ndarray]] = []
         done = 0
         for chosen in length_batches(longest, self.token_budget):
             batch = collate(encoded, [row for i in chosen for row in blocks[i]], self.pad_id, device)
             owner = np.repeat(np.arange(len(chosen)), [len(blocks[i]) for i in chosen])
             at = batch.rows.numpy()
-            loss[at], norm_of, cosine_of, projected = self._batch(batch, self._shares(owner, tokens[at]), width)
+            with mean_states(self.model, self.hidden_depths) as hidden_of:
+                loss[at], norm_of, cosine_of, projected = self._batch(batch, self._shares(owner, tokens[at]), width)
+            states.append((at, hidden_of(batch).cpu().numpy()))
             norm[at], cosine[at] = norm_of[owner], cosine_of[owner]
             made.append((at, owner, projected))
             done += len(at)
@@ -163,7 +170,7 @@ class Featurizer:
         bad = next((row for row in usable if not (np.isfinite(norm[row]) and norm[row] > 0)), None)
         if bad is not None:
             raise NumericError(f"The gradient of example {bad} of this shard has norm {norm[bad]}.", "Check the warm-up's learning rate.")
-        return GradientRows(sketch=sketch, norm=norm, loss=loss, tokens=tokens, cosine=cosine)
+        return GradientRows(sketch=sketch, norm=norm, loss=loss, tokens=tokens, cosine=cosine, hidden=_gathered(states, count))
 
     def _shares(self, owner: np.ndarray, tokens: np.ndarray) -> Tensor | None:
         """Each example's share [blocks, examples] of its block's loss tokens; None for blocks of one."""
@@ -191,6 +198,14 @@ class Featurizer:
         return loss.cpu().numpy(), norm.cpu().numpy(), (dots / norm[:, None]).cpu().numpy(), sketch
 
 
+def _gathered(states: Sequence[tuple[Sequence[int] | np.ndarray, np.ndarray]], count: int) -> np.ndarray:
+    """The hidden states of batches, each with its rows, in the order of the rows: [count, depths, width]."""
+    whole = np.zeros((count, *(states[0][1].shape[1:] if states else (0, 0))), np.float32)
+    for rows, found in states:
+        whole[rows] = found
+    return whole
+
+
 def probe_pass(
     model: Any,
     pad_id: int,
@@ -199,6 +214,7 @@ def probe_pass(
     encoded: Sequence[Encoded],
     kinds: Sequence[str],
     token_budget: int,
+    hidden_depths: Sequence[float] = (),
 ) -> tuple[Directions, GradientRows]:
     """One pass over the probes: for each kind the mean of its unit vectors, and every probe's row of the store.
 
@@ -209,10 +225,13 @@ def probe_pass(
     sums: dict[str, Tensor] = {}
     device = next(model.parameters()).device
     vectors_of, made = np.zeros((len(encoded), sketch.dim), np.float32), []
+    states: list[tuple[list[int], np.ndarray]] = []
     norm_of, loss_of = np.full(len(encoded), np.nan), np.full(len(encoded), np.nan)
     for rows in length_batches([len(example.ids) for example in encoded], token_budget):
         batch = collate(encoded, rows, pad_id, device)
-        vectors, losses = full_vectors(model, batch, gradient_map)
+        with mean_states(model, hidden_depths) as hidden_of:
+            vectors, losses = full_vectors(model, batch, gradient_map)
+        states.append((rows, hidden_of(batch).cpu().numpy()))
         norm = torch.stack([v.square().sum(1) for v in vectors.values()]).sum(0).sqrt()
         projected = torch.zeros((len(rows), sketch.dim), device=device)
         for name, vector in vectors.items():
@@ -231,7 +250,8 @@ def probe_pass(
     counts = torch.bincount(number, minlength=len(names)).to(device)
     directions = Directions(names=names, parts={name: total / counts[:, None] for name, total in sums.items()})
     tokens = np.array([example.loss_tokens for example in encoded])
-    return directions, GradientRows(sketch=vectors_of, norm=norm_of, loss=loss_of, tokens=tokens, cosine=np.empty((len(encoded), 0)))
+    cosine, hidden = np.empty((len(encoded), 0)), _gathered(states, len(encoded))
+    return directions, GradientRows(sketch=vectors_of, norm=norm_of, loss=loss_of, tokens=tokens, cosine=cosine, hidden=hidden)
 
 
 def full_vectors(model: Any, batch: Batch, gradient_map: GradientMap) -> tuple[dict[str, Tensor], Tensor]:

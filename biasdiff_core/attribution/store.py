@@ -1,7 +1,7 @@
 """The gradient store: fixed shards of unit vectors (fp16) with norm, loss, tokens and exact cosines; row order = corpus order.
 
-A shard is two files, `shard-00000.npy` and, written last, `shard-00000.parquet`: a shard whose Parquet file is there is
-complete, and a killed run goes on with the others. Reading is memory-mapped and loads no torch.
+A shard is `shard-00000.npy`, where hidden states are kept `hidden-00000.npy`, and, written last, `shard-00000.parquet`: a shard whose
+Parquet file is there is complete, and a killed run goes on with the others. Reading is memory-mapped and loads no torch.
 """
 
 from __future__ import annotations
@@ -37,14 +37,20 @@ def missing_shards(folder: Path, count: int, shard_size: int) -> list[int]:
     return [number for number in range(len(shard_ranges(count, shard_size))) if not _rows_path(folder, number).exists()]
 
 
-def write_shard(folder: Path, number: int, sketch: np.ndarray, rows: pd.DataFrame) -> None:
-    """Write one shard: `sketch` [n, dim] unit vectors (stored fp16) and its rows; the rows last."""
-    buffer = BytesIO()
-    np.save(buffer, sketch.astype(np.float16), allow_pickle=False)
-    write_atomic(_vectors_path(folder, number), buffer.getvalue())
+def write_shard(folder: Path, number: int, sketch: np.ndarray, rows: pd.DataFrame, hidden: np.ndarray | None = None) -> None:
+    """Write one shard: `sketch` [n, dim] and `hidden` [n, depths, width], unit vectors stored in fp16, and its rows; the rows last."""
+    _write_vectors(_vectors_path(folder, number), sketch)
+    if hidden is not None and hidden.size:
+        _write_vectors(_hidden_path(folder, number), hidden)
     parquet = BytesIO()
     rows.to_parquet(parquet, index=False, compression="zstd")
     write_atomic(_rows_path(folder, number), parquet.getvalue())
+
+
+def _write_vectors(path: Path, vectors: np.ndarray) -> None:
+    buffer = BytesIO()
+    np.save(buffer, vectors.astype(np.float16), allow_pickle=False)
+    write_atomic(path, buffer.getvalue())
 
 
 def digest_rows(rows: Iterable[Sequence[str | None]]) -> str:
@@ -164,6 +170,10 @@ class GradientStore:
         """All unit vectors [count, dim] in fp32, in memory."""
         return np.concatenate([np.asarray(shard, np.float32) for shard in self.shards()])
 
+    def hidden(self) -> list[np.ndarray]:
+        """The mean hidden states of every shard, memory-mapped, unit vectors [n, depths, width] fp16. Raises ArtefactError as `shards`."""
+        return [self._mapped(_hidden_path(self.folder, number)) for number in self._numbers()]
+
     @property
     def _shard_size(self) -> int:
         return int(self.record["shard_size"])
@@ -172,15 +182,22 @@ class GradientStore:
         return range(len(shard_ranges(self.count, self._shard_size)))
 
     def _shard(self, number: int) -> np.ndarray:
+        return self._mapped(_vectors_path(self.folder, number))
+
+    def _mapped(self, path: Path) -> np.ndarray:
         try:
-            shard: np.ndarray = np.load(_vectors_path(self.folder, number), mmap_mode="r", allow_pickle=False)
+            vectors: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
         except FileNotFoundError as error:
             raise ArtefactError(f"The vectors of the gradient store {self.folder.name} are archived.", "Restore the files.") from error
-        return shard
+        return vectors
 
 
 def _vectors_path(folder: Path, number: int) -> Path:
     return folder / f"shard-{number:05d}.npy"
+
+
+def _hidden_path(folder: Path, number: int) -> Path:
+    return folder / f"hidden-{number:05d}.npy"
 
 
 def _rows_path(folder: Path, number: int) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from biasdiff_core.config.base import added, config_class, require, require_positive
+from biasdiff_core.config.base import added, config_class, require, require_fraction, require_positive
 
 OptimizerMap = Literal["sgd", "rms", "less", "adam", "adam_own"]
 ScoreKind = Literal["mean", "centred", "contrast"]
@@ -28,7 +28,8 @@ class GradientConfig:
     operations for each LoRA weight of each example (`attribution.projection`). `sketch_seed`: seed of its integer hash.
     `pool_size`: examples of the corpus (a seeded sample) whose mean direction in the probes' map is what `centred` scores are
     measured from. `block_size`: neighbours in the corpus that share one gradient, as the paper's batches (Tables 3 and 10); 1 gives
-    each example its own.
+    each example its own. `hidden_depths`: layers whose mean hidden state over an example's tokens is kept beside its gradient, each as a
+    share of the model's depth, 1 the last; the ranking by them (RepSim) costs no pass of its own.
     """
 
     maps: MapConfig = MapConfig()
@@ -40,8 +41,10 @@ class GradientConfig:
     block_size: int = 1
     token_budget: int = 512
     projection: ProjectionKind = added(default="countsketch")
+    hidden_depths: tuple[float, ...] = added(default=())
 
     def __post_init__(self) -> None:
+        require_fraction("gradients", **{f"hidden_depths[{place}]": depth for place, depth in enumerate(self.hidden_depths)})
         sizes = {"proj_dim": self.proj_dim, "shard_size": self.shard_size, "pool_size": self.pool_size}
         require_positive("gradients", **sizes, block_size=self.block_size, token_budget=self.token_budget)
         whole = self.shard_size % self.block_size == 0

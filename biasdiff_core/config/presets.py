@@ -14,6 +14,7 @@ from biasdiff_core.config.training import TrainingConfig, WarmupConfig
 from biasdiff_core.errors import ConfigError
 
 DEMO_CORPUS = CorpusConfig(path="demo", label_column="is_biased", source_column="kind", group_column="group")
+HIDDEN_DEPTHS = (0.5, 0.75, 1.0)
 DEMO_PROBES = ProbeConfig(path="demo", twin_column="twin", bias_type_column="bias_type")
 
 
@@ -22,7 +23,7 @@ def quick(name: str) -> AuditConfig:
     return AuditConfig(
         name=name,
         warmup=WarmupConfig(training=TrainingConfig(epochs=2, learning_rate=5e-4)),
-        gradients=GradientConfig(maps=MapConfig(train="adam_own", probe="sgd"), checkpoints="last"),
+        gradients=GradientConfig(maps=MapConfig(train="adam_own", probe="sgd"), checkpoints="last", hidden_depths=HIDDEN_DEPTHS),
         mitigation=MitigationConfig(methods=("retrain", "npo"), npo=UnlearnConfig(training=TrainingConfig(epochs=2, learning_rate=2e-4))),
         evaluation=EvaluationConfig(crows_pairs=CrowsPairsConfig(pairs=400), perplexity=PerplexityConfig(limit=100)),
     )
@@ -34,7 +35,7 @@ def standard(name: str) -> AuditConfig:
     return replace(
         base,
         warmup=WarmupConfig(training=TrainingConfig(epochs=3, learning_rate=1e-4)),
-        gradients=GradientConfig(maps=MapConfig(train="less", probe="sgd"), checkpoints="all"),
+        gradients=GradientConfig(maps=MapConfig(train="less", probe="sgd"), checkpoints="all", hidden_depths=HIDDEN_DEPTHS),
         scores=ScoreConfig(kind="centred"),
         mitigation=MitigationConfig(methods=("retrain", "npo", "random")),
         evaluation=EvaluationConfig(perplexity=PerplexityConfig(limit=None)),

@@ -9,13 +9,14 @@ from biasdiff_core.corpus.examples import Corpus
 from biasdiff_core.evaluation.statistics import auroc, wilson
 from biasdiff_core.results import MetricResult
 
-SCORES = ("score", "mean", "centred", "contrast", "random", "length", "unigram", "loss")
+SCORES = ("score", "mean", "centred", "contrast", "random", "length", "unigram", "repsim", "loss")
 
 
 def detection_metrics(scores: pd.DataFrame, corpus: Corpus, percent: float) -> list[MetricResult]:
     """How well each score finds the known labels: AUROC with a 95 % interval; coverage and precision at `percent` %.
 
-    `scores`: columns `id`, `score`, `mean`, `centred`, `random`, `length`, `unigram`, `loss`, and `contrast` where there are twins.
+    `scores`: columns `id`, `score`, `mean`, `centred`, `random`, `length`, `unigram`, `loss`, `contrast` where there are twins, and
+    `repsim` where hidden states were kept.
     """
     labels = dict(zip(corpus.ids, corpus.labels or [], strict=True))
     table = scores.dropna(subset=["score"])

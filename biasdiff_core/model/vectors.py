@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import numpy as np
@@ -41,6 +42,49 @@ def sentence_vectors(
     if not np.isfinite(lengths).all() or not lengths.all():
         raise NumericError("The model gives sentence vectors that are not finite or are zero.", "Load it in float32.")
     return vectors / lengths
+
+
+@contextmanager
+def mean_states(model: Any, depths: Sequence[float]) -> Iterator[Callable[[Batch], torch.Tensor]]:
+    """Inside, a function that gives the mean hidden states of the batch that `model` has just read, unit vectors [rows, depths, width].
+
+    A mean is over a row's loss tokens, in fp32, of what the layer at that share of the depth gives (1: the last, before the final norm).
+    Raises NumericError for a model whose layers are not found.
+    """
+    layers: Sequence[torch.nn.Module] = [*decoder_layers(model)] if depths else []
+    states: dict[int, torch.Tensor] = {}
+
+    def keep(place: int) -> Callable[[Any, Any, Any], None]:
+        def hook(_layer: Any, _inputs: Any, output: Any) -> None:
+            states[place] = (output[0] if isinstance(output, tuple) else output).detach()
+
+        return hook
+
+    chosen = [layers[max(1, round(depth * len(layers))) - 1] for depth in depths]
+    handles = [layer.register_forward_hook(keep(place)) for place, layer in enumerate(chosen)]
+    try:
+        yield lambda batch: _unit_means([states[place] for place in range(len(chosen))], batch)
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _unit_means(states: Sequence[torch.Tensor], batch: Batch) -> torch.Tensor:
+    if not states:
+        return torch.zeros((len(batch.ids), 0, 0))
+    return torch.stack([torch.nn.functional.normalize(_pooled(found.float(), batch, "mean")) for found in states], dim=1)
+
+
+def decoder_layers(model: Any) -> torch.nn.ModuleList:
+    """The layers of a language model, first to last. Raises NumericError when there is not one list of as many as its config says."""
+    count = model.config.get_text_config().num_hidden_layers
+    found = [module for module in model.modules() if isinstance(module, torch.nn.ModuleList) and len(module) == count]
+    if len(found) != 1:
+        raise NumericError(
+            f"{type(model).__name__} has {len(found)} lists of {count} layers, so its hidden states are not found.",
+            "Set gradients.hidden_depths to [].",
+        )
+    return found[0]
 
 
 def _pooled(states: torch.Tensor, batch: Batch, pooling: Literal["mean", "last"]) -> torch.Tensor:

@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
-import socket
-import subprocess
-import sys
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 from playwright.sync_api import ConsoleMessage, Page
 
-from benchmarks.served import CHROMIUM, FLAGS, ROOT
-from biasdiff_core.workspace.audits import WORKSPACE_VARIABLE
+from benchmarks.served import CHROMIUM, FLAGS, Server
 
 # On a deep link Streamlit's client first asks for these under the page's own path, gets 404, and then asks at the root.
 PROBED = re.compile(r"http://127\.0\.0\.1:\d+/\w+/_stcore/(health|host-config)$")
@@ -32,54 +25,13 @@ def browser_type_launch_args(browser_type_launch_args: dict[str, Any]) -> dict[s
     return {**browser_type_launch_args, "executable_path": CHROMIUM, "args": FLAGS}
 
 
-class Server:
-    """The app as it is served to people; `kill` ends it without warning."""
-
-    def __init__(self, workspace: Path) -> None:
-        self._workspace = workspace
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self._port = free.getsockname()[1]
-        self.url = f"http://127.0.0.1:{self._port}"
-        self.start()
-
-    def start(self) -> None:
-        """Start it and wait until it says that it serves."""
-        arguments = ["-m", "streamlit", "run", str(ROOT / "app.py"), "--server.port", str(self._port)]
-        environment = {**os.environ, WORKSPACE_VARIABLE: str(self._workspace), "OMP_NUM_THREADS": "1"}
-        self._process = subprocess.Popen(
-            [sys.executable, *arguments], cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
-        assert self._process.stdout is not None
-        said = []
-        for line in self._process.stdout:
-            said.append(line)
-            if "URL:" in line:
-                self._reader = threading.Thread(target=self._process.stdout.read)  # a full pipe would block the server
-                self._reader.start()
-                return
-        raise AssertionError("The server ended: " + "".join(said))
-
-    def memory(self) -> int:
-        """Resident bytes of the server process."""
-        return int(psutil.Process(self._process.pid).memory_info().rss)
-
-    def kill(self) -> None:
-        """SIGKILL."""
-        self._process.kill()
-        self._process.wait()
-        self._reader.join()
-        if self._process.stdout is not None:
-            self._process.stdout.close()
-
-
 @pytest.fixture
 def serve() -> Iterator[Callable[[Path], Server]]:
     """Serve the app on a workspace; every server ends with the test."""
     servers: list[Server] = []
 
     def start(workspace: Path) -> Server:
-        servers.append(Server(workspace))
+        servers.append(Server(workspace, environment={"OMP_NUM_THREADS": "1"}))
         return servers[-1]
 
     yield start

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect
 
+from benchmarks.served import Server
 from biasdiff_ui.boot import SHIPPED_AUDITS
-from tests.browser.conftest import Server
 from tests.browser.test_pages import PAGES, PATIENCE, settled
 
 Axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="pip install -e '.[dev]'").Axe

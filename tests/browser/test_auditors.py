@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from benchmarks.served import Server
 from biasdiff_core.audit import Audit
 from biasdiff_core.review.decisions import ADJUDICATION
 from biasdiff_core.review.design import mixed_order
-from tests.browser.conftest import Server
 from tests.undecided import undecided_audit
 
 pytestmark = pytest.mark.browser

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
+from benchmarks.served import Server
 from biasdiff_core.config.presets import DEMO_PROBES
 from biasdiff_core.review.curation import Curation, queue, read_pairs
 from biasdiff_core.workspace.database import database
-from tests.browser.conftest import Server
 
 pytestmark = pytest.mark.browser
 PATIENCE = 60_000

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
+from benchmarks.served import Server
 from biasdiff_core.audit import Audit
 from biasdiff_core.workspace.database import database
 from biasdiff_core.workspace.jobs import list_jobs
-from tests.browser.conftest import Server
 from tests.tiny_audit import tiny_config
 
 pytestmark = pytest.mark.browser

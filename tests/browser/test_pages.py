@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect
 
+from benchmarks.served import Server
 from biasdiff_core.workspace.audits import list_audits
-from tests.browser.conftest import Server
 
 pytestmark = pytest.mark.browser
 PAGES = {

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
+from benchmarks.served import Server
 from biasdiff_core.audit import Audit
 from biasdiff_core.review.design import mixed_order
 from biasdiff_core.workspace.audits import install_shipped
 from biasdiff_ui.boot import SHIPPED_AUDITS
-from tests.browser.conftest import Server
 from tests.undecided import undecided_audit
 
 pytestmark = pytest.mark.browser

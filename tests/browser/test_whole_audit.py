@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
+from benchmarks.served import Server
 from biasdiff_core.audit import Audit
-from tests.browser.conftest import Server
 from tests.tiny_audit import write_corpus, write_held_out, write_pairs, write_probes
 
 pytestmark = pytest.mark.browser
