@@ -26,12 +26,22 @@ ROWS = {
     "detection.demo.auroc": "Demo corpus: AUROC of influence",
     "detection.demo.baseline.unigram.auroc": "Demo corpus: AUROC of the unigram baseline",
     "detection.demo.baseline.length.auroc": "Demo corpus: AUROC of the length baseline",
+    "detection.demo.baseline.repsim.auroc": "Demo corpus: AUROC of the model's hidden states (RepSim)",
     "detection.demo_same_group.auroc": "Demo, against same-group neutrals only: AUROC of influence",
     "detection.demo_same_group.contrast.auroc": "Demo, same-group: AUROC of the contrast with the twins",
     "detection.demo_same_group.baseline.unigram.auroc": "Demo, same-group: AUROC of the unigram baseline",
+    "detection.demo_same_group.baseline.repsim.auroc": "Demo, same-group: AUROC of the hidden states",
+    "mitigation.retrain.removable_undone": "Trex_mix, retrained: share undone of what perfect removal undoes",
+    "mitigation.random.rise_undone": "Trex_mix, as many removed at random: share of the rise undone",
+    "mitigation.unigram.removable_undone": "Trex_mix, what unigrams would have removed: share of the same",
+    "mitigation.npo.rise_undone": "Trex_mix, NPO: share of the rise undone",
+    "mitigation.npo.perplexity_ratio": "Trex_mix, NPO: perplexity over the origin's on unseen text",
+    "mitigation.npo.trex_difference": "Trex_mix, NPO: T-REx exact match less the origin's, points",
     "crows_pairs.paper.stereotype_score": "CrowS-Pairs of the base model, stereotype score, `paper` scoring (%)",
     "crows_pairs.sum.stereotype_score": "CrowS-Pairs of the base model, stereotype score, `sum` scoring (%)",
     "demo.quick.seconds": "`biasdiff demo`, whole process (s)",
+    "app.explore_100k_first_paint_seconds": "Explore at 100,000 examples: drawn after (s)",
+    "app.filter_100k_seconds": "Explore at 100,000 examples: a filter answers after (s)",
 }
 
 

@@ -258,6 +258,8 @@ def changed(config: Any, name: str) -> dict[str, Any]:
     value = getattr(config, name)
     if isinstance(value, MapConfig):
         return {name: MapConfig(train="sgd")}
+    if isinstance(value, tuple):
+        return {name: (*value, 1.0)}
     return {
         name: {"all": "last", "last": "all", "countsketch": "rademacher"}[value]
         if isinstance(value, str)
