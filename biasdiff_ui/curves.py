@@ -10,10 +10,12 @@ import pandas as pd
 import streamlit as st
 
 from biasdiff_core.attribution.ranking import detection_curve, selected_count
+from biasdiff_core.audit import Audit
+from biasdiff_core.plan import Plan
 from biasdiff_core.review.decisions import DecisionLog
 from biasdiff_core.review.estimate import coverage_at, precision_at
 from biasdiff_ui.estimates import review_of
-from biasdiff_ui.examples import Examples
+from biasdiff_ui.examples import Examples, load_examples
 
 BASELINES = ("length", "unigram", "repsim", "random")
 LINES: Mapping[str, tuple[str, str | list[int]]] = {  # colour (none of a verdict) and dash
@@ -159,6 +161,13 @@ def draw_curves(examples: Examples, log: DecisionLog, percent: float) -> None:
     estimates = estimated_curves(examples.key, log.head()[1], examples, log)
     st.echarts_chart(estimate_spec(estimates, percent), height=HEIGHT, key="curves", alt=alt)
     st.caption("Estimated from inspected decisions; where some are open, from those drawn at random in the queues with a random slice.")
+
+
+def read_ahead(audit: Audit, plan: Plan) -> None:
+    """Read what Explore and Review will show of the audit into the caches, where there is a ranking."""
+    examples = load_examples(audit, plan)
+    if examples is not None and examples.labelled:
+        label_curves(examples.key, examples)
 
 
 def cut_size(examples: Examples, percent: float) -> int:

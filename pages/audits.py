@@ -5,7 +5,7 @@ import streamlit as st
 from biasdiff_core.workspace.audits import default_workspace
 from biasdiff_ui.audits_table import audits_table
 from biasdiff_ui.boot import require_boot
-from biasdiff_ui.examples import load_examples
+from biasdiff_ui.curves import read_ahead
 from biasdiff_ui.jobs_view import analysis_button, job_panel
 from biasdiff_ui.new_audit import new_audit
 from biasdiff_ui.state import current_audit
@@ -30,4 +30,4 @@ if audit is not None:
 if audit is None or st.session_state.get(FORM):
     new_audit()
 if audit is not None and at is not None:
-    load_examples(audit, at.plan)  # when all is drawn, so that Explore and Review open at once
+    read_ahead(audit, at.plan)  # when all is drawn, so that Explore and Review open at once
