@@ -16,13 +16,7 @@ import pandas as pd
 from biasdiff_core.attribution import baselines
 from biasdiff_core.attribution.collect import collect_gradients, collect_sentence, corpus_digest, optimizer_state
 from biasdiff_core.attribution.index import INDEX_FILE, build_index
-from biasdiff_core.attribution.influence import (
-    CheckpointStores,
-    exact_cosines,
-    null_scores,
-    projected_cosines,
-    score_column,
-)
+from biasdiff_core.attribution.influence import CheckpointStores, exact_cosines, null_scores, projected_cosines, score_column
 from biasdiff_core.attribution.map2d import coordinates
 from biasdiff_core.attribution.nearness import CORPUS, EVALUATION, NEARNESS_FILE, Place, nearest_texts
 from biasdiff_core.attribution.ranking import rank, selected_count

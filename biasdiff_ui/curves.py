@@ -16,6 +16,7 @@ from biasdiff_core.review.decisions import DecisionLog
 from biasdiff_core.review.estimate import coverage_at, precision_at
 from biasdiff_ui.estimates import review_of
 from biasdiff_ui.examples import Examples, load_examples
+from biasdiff_ui.why import SCORER_HELP
 
 BASELINES = ("length", "unigram", "repsim", "random")
 LINES: Mapping[str, tuple[str, str | list[int]]] = {  # colour (none of a verdict) and dash
@@ -25,6 +26,11 @@ LINES: Mapping[str, tuple[str, str | list[int]]] = {  # colour (none of a verdic
     "repsim": ("#0072B2", [2, 2, 8, 2]),
     "random": ("#8C8C8C", [8, 4, 2, 4]),
 }
+LINES_HELP = (
+    "Coverage (Eq. 9): share of the biased examples that the selection holds; precision (Eq. 10): share of the selection that is biased. "
+    "1 is best. Beside influence, rankings that know nothing of gradients; where one of them is as high, gradients add nothing here.\n\n"
+    + "\n".join(f"- **{name}**: {SCORER_HELP[name]}" for name in BASELINES)
+)
 PANELS = ("coverage", "precision")
 POINTS = 300
 HEIGHT = 440  # pixels

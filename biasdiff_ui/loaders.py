@@ -35,18 +35,18 @@ def archived(audit: Audit, *, vectors: bool = False, weights: bool = False) -> s
         gradients = audit.artefact("gradients")
         last = gradients.facts["checkpoints"][-1]
         if vectors:
-            _require_payload(gradients, f"{last}/train", ".npy")
+            _require_payload(gradients, f"{last}/train/shard-", ".npy")
         if weights:
-            _require_payload(audit.artefact("warmup"), last, ".safetensors")
+            _require_payload(audit.artefact("warmup"), f"{last}/", ".safetensors")
     except ArtefactError as error:
         return str(error)
     return ""
 
 
-def _require_payload(artefact: Artefact, folder: str, suffix: str) -> None:
-    """Raise ArtefactError when any file of this kind in this folder of the result is archived or lost."""
+def _require_payload(artefact: Artefact, start: str, suffix: str) -> None:
+    """Raise ArtefactError when any file of the result whose name begins and ends so is archived or lost."""
     for name in artefact.files:
-        if name.startswith(f"{folder}/") and name.endswith(suffix):
+        if name.startswith(start) and name.endswith(suffix):
             artefact.path(name)
 
 

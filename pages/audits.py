@@ -8,6 +8,7 @@ from biasdiff_ui.boot import require_boot
 from biasdiff_ui.curves import read_ahead
 from biasdiff_ui.jobs_view import analysis_button, job_panel
 from biasdiff_ui.new_audit import new_audit
+from biasdiff_ui.notices import errors_shown
 from biasdiff_ui.state import current_audit
 from biasdiff_ui.timeline import opening
 from biasdiff_ui.tour import tour
@@ -30,4 +31,5 @@ if audit is not None:
 if audit is None or st.session_state.get(FORM):
     new_audit()
 if audit is not None and at is not None:
-    read_ahead(audit, at.plan)  # when all is drawn, so that Explore and Review open at once
+    with errors_shown():  # when all is drawn, so that Explore and Review open at once
+        read_ahead(audit, at.plan)

@@ -10,7 +10,7 @@ import streamlit as st
 from biasdiff_core.errors import DataError
 from biasdiff_ui.auditors import seen
 from biasdiff_ui.boot import require_boot
-from biasdiff_ui.curves import cut_size, draw_curves
+from biasdiff_ui.curves import LINES_HELP, cut_size, draw_curves
 from biasdiff_ui.decide import (
     auditor_column,
     bulk_panel,
@@ -102,7 +102,7 @@ with views:
         else:
             st.info("The map is not drawn yet: the audit is still running, or was stopped. Resume it on the page Audits.")
     with right:
-        st.markdown("**Coverage and precision** – over how much of the ranking is selected")
+        st.markdown("**Coverage and precision** – over how much of the ranking is selected", help=LINES_HELP)
         draw_curves(examples, log, percent)
 
 shown = passing & inside_areas(table["x"].to_numpy(), table["y"].to_numpy(), areas) if areas else passing

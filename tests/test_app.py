@@ -58,6 +58,15 @@ def test_every_page_opens_on_a_finished_audit(name: str, finished_workspace: Pat
     assert list_audits(finished_workspace)[0].id in [box.value for box in app.sidebar.selectbox]
 
 
+def test_a_ranking_that_was_lost_is_said_and_the_page_of_audits_stands(finished_workspace: Path) -> None:
+    audit = Audit(list_audits(finished_workspace)[0])
+    audit.artefact("ranking").path("ranking.parquet").unlink()
+    app = open_page("audits")
+    assert not app.exception
+    assert ["ranking.parquet" in error.value.replace("\\", "") for error in app.error] == [True]
+    assert "New audit" in [button.label for button in app.button]
+
+
 @pytest.mark.parametrize("name", ["corpus", "probes", "mitigate", "compare"])
 def test_pages_wait_for_an_analysis_that_has_not_run(name: str, workspace: Path, finished_audit: Audit) -> None:
     Audit.from_config(finished_audit.config, workspace)

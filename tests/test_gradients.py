@@ -19,6 +19,7 @@ from biasdiff_core.errors import ConfigError, NumericError
 from biasdiff_core.model.checkpoint import OptimizerState
 from biasdiff_core.model.lora import add_lora, lora_parameters, require_trained
 from biasdiff_core.model.tokenise import Batch, Encoded, collate
+from biasdiff_core.model.vectors import mean_states
 from tests.reference.gradients_slow import gradients_slow, map_slow, mean_direction, sketch_slow, whole
 from tests.tiny_models import ARCHITECTURES, TARGETS, default_dtype, left_padded, put_lora, sequences, tiny_base, tiny_lora
 
@@ -290,6 +291,25 @@ def test_a_block_has_the_gradient_of_its_mean_token_loss(dtype: torch.dtype, tok
             np.testing.assert_allclose(rows.cosine[row], np.array(means) / float(whole(parts).norm()), atol=tolerance)
             assert rows.loss[row] == pytest.approx(gradients_slow(model, encoded[row])[0], rel=tolerance)  # each example's own
     assert np.isnan(rows.norm[2]) and not rows.sketch[2].any()
+
+
+@pytest.mark.parametrize("block_size", [1, 3])
+def test_hidden_states_stand_in_the_rows_of_their_examples(block_size: int) -> None:
+    model, depths = tiny_lora("llama"), (0.5, 1.0)
+    encoded = sequences(8, seed=4)
+    encoded[2] = Encoded(ids=encoded[2].ids, loss_from=len(encoded[2].ids))
+    alone = []
+    for row in range(len(encoded)):
+        batch = collate(encoded, [row], 0, torch.device("cpu"))
+        with mean_states(model, depths) as found, torch.no_grad():
+            model(input_ids=batch.ids, attention_mask=batch.attention, position_ids=batch.positions)
+            alone.append(found(batch)[0].numpy() if row != 2 else np.zeros((2, model.config.hidden_size)))
+    for budget in (1, 30, 10_000):
+        rows = Featurizer(model, 0, SGD, CountSketch(DIM, 3), None, budget, block_size, depths).rows(encoded)
+        np.testing.assert_allclose(rows.hidden, alone, atol=1e-5)
+        usable = [example for row, example in enumerate(encoded) if row != 2]
+        _, probes = probe_pass(model, 0, SGD, CountSketch(DIM, 3), usable, ["a"] * len(usable), budget, depths)
+        np.testing.assert_allclose(probes.hidden, np.delete(alone, 2, axis=0), atol=1e-5)
 
 
 def test_rows_without_a_loss_token_are_left_out() -> None:

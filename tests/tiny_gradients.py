@@ -53,7 +53,7 @@ def tiny_probes(twins: bool = True) -> ProbeSet:
 
 def gradient_config(**changes: object) -> GradientConfig:
     """Shards of 5 rows, so that 24 rows end in a short one."""
-    settings: dict[str, object] = {"maps": MapConfig(), "proj_dim": 64, "shard_size": 5, "token_budget": 200}
+    settings: dict[str, object] = {"maps": MapConfig(), "proj_dim": 64, "shard_size": 5, "token_budget": 200, "hidden_depths": (0.5, 1.0)}
     return GradientConfig(**(settings | changes))  # type: ignore[arg-type]
 
 

@@ -153,17 +153,17 @@ class Featurizer:
         made: list[tuple[np.ndarray, np.ndarray, Tensor]] = []
         states: list[tuple[np.ndarray, np.ndarray]] = []
         done = 0
-        for chosen in length_batches(longest, self.token_budget):
-            batch = collate(encoded, [row for i in chosen for row in blocks[i]], self.pad_id, device)
-            owner = np.repeat(np.arange(len(chosen)), [len(blocks[i]) for i in chosen])
-            at = batch.rows.numpy()
-            with mean_states(self.model, self.hidden_depths) as hidden_of:
+        with mean_states(self.model, self.hidden_depths) as hidden_of:
+            for chosen in length_batches(longest, self.token_budget):
+                batch = collate(encoded, [row for i in chosen for row in blocks[i]], self.pad_id, device)
+                owner = np.repeat(np.arange(len(chosen)), [len(blocks[i]) for i in chosen])
+                at = batch.rows.numpy()
                 loss[at], norm_of, cosine_of, projected = self._batch(batch, self._shares(owner, tokens[at]), width)
-            states.append((at, hidden_of(batch).cpu().numpy()))
-            norm[at], cosine[at] = norm_of[owner], cosine_of[owner]
-            made.append((at, owner, projected))
-            done += len(at)
-            report(done)
+                states.append((at, hidden_of(batch).cpu().numpy()))
+                norm[at], cosine[at] = norm_of[owner], cosine_of[owner]
+                made.append((at, owner, projected))
+                done += len(at)
+                report(done)
         self.sketch.flush()
         for at, owner, projected in made:
             sketch[at] = torch.nn.functional.normalize(projected).cpu().numpy()[owner]
@@ -227,19 +227,19 @@ def probe_pass(
     vectors_of, made = np.zeros((len(encoded), sketch.dim), np.float32), []
     states: list[tuple[list[int], np.ndarray]] = []
     norm_of, loss_of = np.full(len(encoded), np.nan), np.full(len(encoded), np.nan)
-    for rows in length_batches([len(example.ids) for example in encoded], token_budget):
-        batch = collate(encoded, rows, pad_id, device)
-        with mean_states(model, hidden_depths) as hidden_of:
+    with mean_states(model, hidden_depths) as hidden_of:
+        for rows in length_batches([len(example.ids) for example in encoded], token_budget):
+            batch = collate(encoded, rows, pad_id, device)
             vectors, losses = full_vectors(model, batch, gradient_map)
-        states.append((rows, hidden_of(batch).cpu().numpy()))
-        norm = torch.stack([v.square().sum(1) for v in vectors.values()]).sum(0).sqrt()
-        projected = torch.zeros((len(rows), sketch.dim), device=device)
-        for name, vector in vectors.items():
-            sketch.add(projected, name, vector)
-            total = sums.setdefault(name, torch.zeros((len(names), vector.shape[1]), device=device))
-            total.index_add_(0, number[rows].to(device), vector / norm[:, None])
-        made.append((rows, projected))
-        norm_of[rows], loss_of[rows] = norm.cpu().numpy(), losses.cpu().numpy()
+            states.append((rows, hidden_of(batch).cpu().numpy()))
+            norm = torch.stack([v.square().sum(1) for v in vectors.values()]).sum(0).sqrt()
+            projected = torch.zeros((len(rows), sketch.dim), device=device)
+            for name, vector in vectors.items():
+                sketch.add(projected, name, vector)
+                total = sums.setdefault(name, torch.zeros((len(names), vector.shape[1]), device=device))
+                total.index_add_(0, number[rows].to(device), vector / norm[:, None])
+            made.append((rows, projected))
+            norm_of[rows], loss_of[rows] = norm.cpu().numpy(), losses.cpu().numpy()
     sketch.flush()
     for rows, projected in made:
         vectors_of[rows] = torch.nn.functional.normalize(projected).cpu().numpy()

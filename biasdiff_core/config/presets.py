@@ -14,8 +14,8 @@ from biasdiff_core.config.training import TrainingConfig, WarmupConfig
 from biasdiff_core.errors import ConfigError
 
 DEMO_CORPUS = CorpusConfig(path="demo", label_column="is_biased", source_column="kind", group_column="group")
-HIDDEN_DEPTHS = (0.5, 0.75, 1.0)
 DEMO_PROBES = ProbeConfig(path="demo", twin_column="twin", bias_type_column="bias_type")
+HIDDEN_DEPTHS = (0.5, 0.75, 1.0)
 
 
 def quick(name: str) -> AuditConfig:
