@@ -1,6 +1,6 @@
 """How fast per-example gradients are taken: beside a training step, beside LESS as its paper describes it, and with exact dot products.
 
-python -m benchmarks.featurize [--sentences 64] [--model NAME] [--dtype bfloat16] [--repeats 7] [--dry]
+python -m benchmarks.featurize [--sentences 64] [--model NAME] [--dtype bfloat16] [--repeats 7] [--bergson PYTHON] [--dry]
 
 Sentences of the demo corpus of about 32 tokens, one adapter, after one epoch of training on them. In every round each way takes the
 same sentences once, one way after another, and each pair of ways gives one ratio; a row is the median over the rounds, its interval the
@@ -12,14 +12,18 @@ hidden            the same with the mean hidden states of the layers that the pr
 exact             as features, with exact dot products with random directions, 9 (means of bias types) or as many as single probes
 less_gradients    LESS (Xia et al. 2024), one sentence at a time: backward, all gradients as one vector, Adam's map
 less              the same, projected to 8,192 by a dense Rademacher matrix, 64 vectors at once
+bergson           its two layouts, in a process of its own (`benchmarks.bergson_way`); with --bergson, an interpreter that has it
 
 Directions of single probes need memory: 891 × 921,600 numbers of the bundled model's LoRA are 3.3 GB (--probes).
 """
 
 from __future__ import annotations
 
+import json
+import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -36,6 +40,7 @@ from biasdiff_core.attribution.gradients import Directions, Featurizer, full_vec
 from biasdiff_core.attribution.optimizer_map import gradient_map
 from biasdiff_core.attribution.projection import CountSketch, Rademacher
 from biasdiff_core.config import CorpusConfig, GradientConfig, LoraConfig, ModelConfig, TrainingConfig
+from biasdiff_core.config.gradients import OptimizerMap
 from biasdiff_core.config.presets import HIDDEN_DEPTHS
 from biasdiff_core.corpus.read import read_corpus
 from biasdiff_core.evaluation.statistics import Estimate
@@ -51,6 +56,7 @@ MEANS = 9
 PROJECTOR_BATCH = 64  # vectors at once
 STILL = 1e-12  # a learning rate that leaves the adapter as it is, so that every round has the same one
 DRAWS = 10_000
+BERGSON_BUDGET = 2048  # its default number of tokens a batch
 SETTINGS = GradientConfig()
 
 Projector = Callable[[Tensor], Tensor]  # vectors [B, D] -> [B, 8192]
@@ -59,28 +65,43 @@ Seconds = Mapping[str, float]  # CPU seconds by the name of what took them
 
 @dataclass(frozen=True, kw_only=True)
 class Bench:
-    """What all ways share. `encoded`: twice as many sentences as each way takes; `state`: AdamW's after the epoch of training."""
+    """What all ways share. `encoded`: twice as many sentences as each way takes; `adapter`: the folder of the trained one, `state`: AdamW's
+    then."""
 
     model: Any
     pad_id: int
     encoded: Sequence[Encoded]
     state: OptimizerState
     sketch: CountSketch
+    adapter: Path
 
     @property
     def sentences(self) -> Sequence[Encoded]:
         """What each way takes: every second sentence."""
         return self.encoded[::2]
 
-    def features(self, encoded: Sequence[Encoded], directions: Directions | None = None, depths: Sequence[float] = ()) -> np.ndarray:
-        """Our sketches [n, dim], in the map of the training examples; with directions or depths what these give is made as well."""
-        mapped = gradient_map(SETTINGS.maps.train, self.state)
+    def batches(self, budget: int) -> list[list[int]]:
+        """Rows of `sentences` a batch, by so many padded tokens."""
+        return length_batches([len(example.ids) for example in self.sentences], budget)
+
+    def features(
+        self,
+        encoded: Sequence[Encoded],
+        directions: Directions | None = None,
+        depths: Sequence[float] = (),
+        optimizer_map: OptimizerMap = SETTINGS.maps.train,
+    ) -> np.ndarray:
+        """Our sketches [n, dim]; with directions or depths what these give is made as well."""
+        mapped = gradient_map(optimizer_map, self.state)
         featurizer = Featurizer(self.model, self.pad_id, mapped, self.sketch, directions, SETTINGS.token_budget, hidden_depths=depths)
         return featurizer.rows(encoded).sketch
 
 
-def make_bench(config: ModelConfig, count: int) -> Bench:
-    """The model with an adapter that has seen the 2 · `count` demo sentences whose length is nearest to `TOKENS`, sorted by length."""
+def make_bench(config: ModelConfig, count: int, folder: Path) -> Bench:
+    """The model with an adapter that has seen the 2 · `count` demo sentences whose length is nearest to `TOKENS`, sorted by length.
+
+    `folder`: where the adapter is saved.
+    """
     loaded = load_model(config, default_workspace())
     if loaded.device.type != "cpu":
         raise SystemExit("This measures CPU seconds: hide the GPU with CUDA_VISIBLE_DEVICES=''.")
@@ -88,12 +109,10 @@ def make_bench(config: ModelConfig, count: int) -> Bench:
     nearest = sorted(everything, key=lambda example: abs(len(example.ids) - TOKENS))[: 2 * count]
     encoded = sorted(nearest, key=lambda example: len(example.ids))
     model, pad_id = add_lora(loaded.model, LoraConfig(), seed=0), loaded.tokenizer.pad_token_id
-    with TemporaryDirectory() as folder:
-        term = Term(name="nll", examples=encoded, loss=mean_nll)
-        checkpoint = train(model, pad_id, [term], TrainingConfig(epochs=1), Path(folder), stage="featurize")[-1]
-        state = load_optimizer_state(checkpoint.folder, model)
-    sketch = CountSketch(SETTINGS.proj_dim, SETTINGS.sketch_seed)
-    return Bench(model=model, pad_id=pad_id, encoded=encoded, state=state, sketch=sketch)
+    term = Term(name="nll", examples=encoded, loss=mean_nll)
+    adapter = train(model, pad_id, [term], TrainingConfig(epochs=1), folder, stage="featurize")[-1].folder
+    state, sketch = load_optimizer_state(adapter, model), CountSketch(SETTINGS.proj_dim, SETTINGS.sketch_seed)
+    return Bench(model=model, pad_id=pad_id, encoded=encoded, state=state, sketch=sketch, adapter=adapter)
 
 
 def timed(name: str, work: Callable[[], Any]) -> Callable[[], Seconds]:
@@ -172,6 +191,60 @@ def _own_projection(vectors: Tensor) -> Tensor:
     return projected
 
 
+@dataclass(frozen=True, kw_only=True)
+class Bergson:
+    """Its process: one line asked, one line answered."""
+
+    process: subprocess.Popen[str]
+    folder: Path
+    version: str
+
+    def way(self, layout: str) -> Callable[[], Seconds]:
+        """A way of `rounds`."""
+        return lambda: {f"bergson {layout}": float(self._ask(layout)["seconds"])}
+
+    def rows(self, layout: str) -> np.ndarray:
+        """The projected gradients [n, numbers] of its last round."""
+        return np.load(self.folder / f"{layout}.npy")
+
+    def _ask(self, layout: str) -> dict[str, Any]:
+        assert self.process.stdin is not None
+        print(layout, file=self.process.stdin, flush=True)
+        return answer(self.process)
+
+
+def answer(process: subprocess.Popen[str]) -> dict[str, Any]:
+    """The next line of JSON that the process prints; whatever else it prints is passed by."""
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("{"):
+            return dict(json.loads(line))
+    raise SystemExit(f"Bergson's process ended (code {process.wait()}); what it said is above.")
+
+
+@contextmanager
+def bergson_process(python: Path, bench: Bench, dtype: str) -> Iterator[Bergson]:
+    """Bergson on the same model, adapter, sentences, dtype and threads as ours, waiting for rounds."""
+    with TemporaryDirectory() as place:
+        folder = Path(place)
+        job = {
+            "model": bench.model.base_model.model.config.name_or_path,
+            "adapter": str(bench.adapter),
+            "dtype": dtype,
+            "ids": [list(example.ids) for example in bench.sentences],
+            "batches": {"global": bench.batches(BERGSON_BUDGET), "module": bench.batches(SETTINGS.token_budget)},
+        }
+        (folder / "job.json").write_text(json.dumps(job), encoding="utf8")
+        command = [str(python), "-W", "ignore", str(Path(__file__).with_name("bergson_way.py")), place]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+            said = answer(process)
+            if said["threads"] != torch.get_num_threads():
+                raise SystemExit(f"Bergson runs on {said['threads']} threads, ours on {torch.get_num_threads()}: set OMP_NUM_THREADS.")
+            yield Bergson(process=process, folder=folder, version=said["version"])
+            assert process.stdin is not None
+            process.stdin.close()
+
+
 def random_directions(bench: Bench, count: int) -> Directions:
     """Directions of the shape that probes have."""
     parameters = lora_parameters(bench.model)
@@ -197,17 +270,19 @@ def ratio(top: np.ndarray, bottom: np.ndarray) -> Estimate:
     return Estimate(value=float(np.median(ratios)), low=float(low), high=float(high))
 
 
-def rms_error(bench: Bench) -> float:
-    """Root mean square, over all pairs of sentences, of the cosine of their sketches less that of their whole vectors."""
-    mapped = gradient_map(SETTINGS.maps.train, bench.state)
-    whole = []
-    for rows in length_batches([len(example.ids) for example in bench.sentences], SETTINGS.token_budget):
+def whole_vectors(bench: Bench, optimizer_map: OptimizerMap) -> np.ndarray:
+    """The vectors [n, D] of the sentences, not projected."""
+    mapped, whole = gradient_map(optimizer_map, bench.state), {}
+    for rows in bench.batches(SETTINGS.token_budget):
         vectors, _ = full_vectors(bench.model, collate(bench.sentences, rows, bench.pad_id, torch.device("cpu")), mapped)
-        whole.append((rows, torch.nn.functional.normalize(torch.cat(list(vectors.values()), dim=1))))
-    order = np.concatenate([rows for rows, _ in whole])
-    units, sketches = torch.cat([vectors for _, vectors in whole]).numpy(), bench.features(bench.sentences)[order]
-    pairs = np.triu_indices(len(order), k=1)
-    return float(np.sqrt(np.mean((sketches @ sketches.T - units @ units.T)[pairs] ** 2)))
+        whole |= dict(zip(rows, torch.cat(list(vectors.values()), dim=1).numpy(), strict=True))
+    return np.stack([whole[row] for row in range(len(bench.sentences))])
+
+
+def rms_error(projected: np.ndarray, whole: np.ndarray) -> float:
+    """Root mean square, over all pairs of rows, of the cosine of the projected vectors less that of the whole ones."""
+    few, many = (rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (projected, whole))
+    return float(np.sqrt(np.mean((few @ few.T - many @ many.T)[np.triu_indices(len(few), k=1)] ** 2)))
 
 
 def peak_during(work: Callable[[], Any]) -> int:
@@ -223,19 +298,28 @@ def peak_during(work: Callable[[], Any]) -> int:
 @click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), default="float32", show_default=True)
 @click.option("--repeats", type=click.IntRange(min=1), default=7, show_default=True)
 @click.option("--probes", default=891, show_default=True, help="Directions of single probes in exact mode.")
+@click.option("--bergson", type=click.Path(exists=True, path_type=Path), help="The interpreter of an environment that has Bergson.")
 @dry_option
-def main(sentences: int, model: str, dtype: Any, repeats: int, probes: int, dry: bool) -> None:
+def main(sentences: int, model: str, dtype: Any, repeats: int, probes: int, bergson: Path | None, dry: bool) -> None:
     """Record the ratios of seconds, the projection's error, and how time and memory grow with the number of sentences."""
-    bench = make_bench(ModelConfig(name=model, dtype=dtype), sentences)
 
     def row(metric: str, found: Estimate | float, unit: str, against: str = "") -> None:
         value, low, high = (found.value, found.low, found.high) if isinstance(found, Estimate) else (found, None, None)
         unit = f"{unit}; {dtype}, {repeats} rounds"
         record(metric, value, low=low, high=high, n=sentences, unit=unit, model=model, against=against, dry=dry)
 
-    growth(bench, repeats, row)
-    row("featurize.cosine_rms_error", rms_error(bench), "rms of projected less exact cosine over pairs of sentences", "full vectors")
-    compare(bench, repeats, probes, row)
+    with TemporaryDirectory() as folder:
+        bench = make_bench(ModelConfig(name=model, dtype=dtype), sentences, Path(folder))
+        growth(bench, repeats, row)
+        unit, against = "rms of projected less exact cosine over pairs of sentences", "full vectors"
+        row(
+            "featurize.cosine_rms_error",
+            rms_error(bench.features(bench.sentences), whole_vectors(bench, SETTINGS.maps.train)),
+            unit,
+            against,
+        )
+        with bergson_process(bergson, bench, dtype) if bergson else nullcontext() as theirs:
+            compare(bench, repeats, probes, theirs, row)
 
 
 def growth(bench: Bench, repeats: int, row: Callable[..., None]) -> None:
@@ -256,7 +340,7 @@ def growth(bench: Bench, repeats: int, row: Callable[..., None]) -> None:
     )
 
 
-def compare(bench: Bench, repeats: int, probes: int, row: Callable[..., None]) -> None:
+def compare(bench: Bench, repeats: int, probes: int, theirs: Bergson | None, row: Callable[..., None]) -> None:
     """All ways in turns."""
     projector, project = dense_projector(sum(parameter.numel() for parameter in lora_parameters(bench.model).values()))
     few, many = random_directions(bench, MEANS), random_directions(bench, probes)
@@ -268,6 +352,7 @@ def compare(bench: Bench, repeats: int, probes: int, row: Callable[..., None]) -
             timed("exact of probes", lambda: bench.features(bench.sentences, many)),
             lambda: training_step(bench),
             lambda: less(bench, project),
+            *([theirs.way("global"), theirs.way("module")] if theirs else []),
         ],
         repeats,
     )
@@ -277,12 +362,29 @@ def compare(bench: Bench, repeats: int, probes: int, row: Callable[..., None]) -
     row("featurize.speed_vs_training_step", ratio(taken["training"], ours), f"{as_fast} 1.0", "one optimizer step on the same batches")
     row("featurize.speed_vs_less", ratio(taken["less"], ours), f"{as_fast} 7", f"LESS as described, projected by {projector}")
     row("featurize.speed_vs_less_gradients", ratio(taken["less_gradients"], ours), f"{as_fast} 1.25", "LESS as described, not projected")
+    if theirs:
+        compare_bergson(bench, theirs, taken, row)
     unit = f"share of CPU seconds that the mean hidden states of {len(HIDDEN_DEPTHS)} layers add"
     row("featurize.hidden_overhead", ratio(taken["hidden"] - ours, ours), unit, "ours without")
     for name, way, count, asked in (("overhead", "exact", MEANS, 0.05), (f"overhead_{probes}", "exact of probes", probes, 0.5)):
         more = ratio(taken[way] - ours, ours)
         unit = f"share of CPU seconds that exact dot products with {count} directions add, asked ≤ {asked}"
         row(f"exact.{name}", more, unit, "ours without")
+
+
+def compare_bergson(bench: Bench, theirs: Bergson, taken: Mapping[str, np.ndarray], row: Callable[..., None]) -> None:
+    """Seconds of both layouts over ours, and the projection's error of the default one, on plain gradients as it takes them."""
+    against, as_fast = f"Bergson {theirs.version}, plain gradients", "CPU seconds of the other over ours with Adam's map, asked ≥"
+    for layout, asked in (("global", "4.5"), ("module", "1.15 in fp32, 1.0 in bf16")):
+        numbers = theirs.rows(layout).shape[1]
+        quicker = ratio(taken[f"bergson {layout}"], taken["features"])
+        row(f"featurize.speed_vs_bergson_{layout}", quicker, f"{as_fast} {asked}", f"{against}, {layout} to {numbers} numbers")
+    whole = whole_vectors(bench, "sgd")
+    ours = rms_error(bench.features(bench.sentences, optimizer_map="sgd"), whole)
+    error = rms_error(theirs.rows("module"), whole)
+    print(f"cosine error of plain gradients: ours {ours:.4f}, Bergson's module layout {error:.4f}")
+    unit = "rms cosine error of plain gradients, ours over theirs, asked ≤ 0.4"
+    row("featurize.cosine_rms_error_vs_bergson_module", ours / error, unit, against)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,8 @@ python -m benchmarks.search [--sizes 20000 --sizes 100000 --sizes 1000000] [--st
 
 Cost: stores of synthetic vectors are written as shards into a temporary folder (two bytes a dimension: 16 GB for a million rows) and
 deleted again. Each search runs in a process of its own, whose greatest resident memory is read; page cache is not in it. Where all
-vectors fit into memory, it is timed against NumPy: all in fp32, one product, one `argpartition`, with and without reading the shards.
+vectors fit into memory, it is timed against NumPy: all in fp32, one product, one `argpartition`, with and without reading the shards;
+and the same store in int8 is searched beside the one in fp16, and its cosines are compared with those of the vectors in fp32.
 
 Recall: of the 50 rows nearest by true cosine, how many IVF-Flat and IVF-PQ find, after a re-rank of `REFINED` times as many by true
 cosine. Over the gradients of an audit with `--store`, the folder of one of its checkpoints (`…/gradients/<key>/epoch-03`), by its
@@ -30,6 +31,7 @@ from benchmarks.record import dry_option, record
 from biasdiff_core.attribution.index import Kind, build_index, nearest, search
 from biasdiff_core.attribution.search import nearest_rows, refined
 from biasdiff_core.attribution.store import GradientStore, finish_store, shard_ranges, write_shard
+from biasdiff_core.config.gradients import StoreDtype
 from biasdiff_core.evaluation.statistics import bootstrap_mean
 
 QUERIES = (100, 891)  # the second: the paper's probing set
@@ -55,15 +57,16 @@ def clustered(rows: range, centres: int, dim: int) -> np.ndarray:
     return own / np.linalg.norm(own, axis=1, keepdims=True)
 
 
-def write_store(folder: Path, count: int, dim: int) -> GradientStore:
+def write_store(folder: Path, count: int, dim: int, dtype: StoreDtype = "float16") -> GradientStore:
     """A store of so many synthetic vectors."""
-    needed = 2 * count * dim
+    folder.mkdir(exist_ok=True)
+    needed = np.dtype(dtype).itemsize * count * dim
     free = shutil.disk_usage(folder).free
     if free < 1.1 * needed:
         raise SystemExit(f"{folder} has {free / 1e9:.0f} GB free, and the vectors take {needed / 1e9:.0f}. Give another --folder.")
     for number, rows in enumerate(shard_ranges(count, SHARD)):
         table = pd.DataFrame({"norm": 1.0, "loss": 2.0, "tokens": 3}, index=rows)
-        write_shard(folder, number, clustered(rows, max(1, count // MEMBERS), dim), table)
+        write_shard(folder, number, clustered(rows, max(1, count // MEMBERS), dim), table, dtype=dtype)
     finish_store(folder, {}, [str(row) for row in range(count)], SHARD)
     return GradientStore.open(folder)
 
@@ -91,6 +94,26 @@ def beside_matmul(store: GradientStore, asked: np.ndarray) -> dict[str, float]:
     return {"ratio_to_matmul": ours / whole, "ratio_to_matmul_in_memory": ours / product}
 
 
+def int8_beside_fp16(small: GradientStore, store: GradientStore, asked: np.ndarray) -> dict[str, float]:
+    """Seconds and bytes of the store in int8 over those in fp16; the error of the cosines of both, and what of the nearest is the same."""
+    ours, other = (_least_seconds(lambda s=s: nearest_rows(s, asked, K), REPEATS) for s in (small, store))
+    exact = [clustered(rows, max(1, store.count // MEMBERS), store.dim) @ asked.T for rows in shard_ranges(store.count, SHARD)]
+    errors = [
+        float(np.sqrt(np.mean([np.mean((shard @ asked.T - true) ** 2) for shard, true in zip(s.shards(), exact, strict=True)])))
+        for s in (small, store)
+    ]
+    found = [set(row) for row in nearest_rows(small, asked, K)[1].tolist()]
+    true = [set(row) for row in np.argsort(-np.concatenate(exact), axis=0, kind="stable")[:K].T.tolist()]
+    bytes_of = [sum(path.stat().st_size for path in s.folder.glob("shard-*.npy")) for s in (small, store)]
+    return {
+        "int8.seconds_ratio": ours / other,
+        "int8.bytes_ratio": bytes_of[0] / bytes_of[1],
+        "int8.cosine_rms_error": errors[0],
+        "float16.cosine_rms_error": errors[1],
+        f"int8.recall{K}": float(np.mean([len(one & other) / K for one, other in zip(found, true, strict=True)])),
+    }
+
+
 def _least_seconds(work: Callable[[], Any], repeats: int) -> float:
     def once() -> float:
         start = time.perf_counter()
@@ -104,6 +127,11 @@ UNITS = {
     "seconds": "seconds",
     "peak_rss_gb": "GB of resident memory at most, whole process",
     "ratio_to_matmul": "streamed search / NumPy product and argpartition of all vectors, both from the shards",
+    "int8.seconds_ratio": "streamed search of the store in int8 / in fp16",
+    "int8.bytes_ratio": "bytes of the vectors in int8 / in fp16",
+    "int8.cosine_rms_error": "rms of cosines from the store in int8 less those of the vectors in fp32",
+    "float16.cosine_rms_error": "rms of cosines from the store in fp16 less those of the vectors in fp32",
+    f"int8.recall{K}": f"share of the {K} nearest by the vectors in fp32 that the store in int8 finds",
     "ratio_to_matmul_in_memory": "streamed search from the shards / NumPy product and argpartition of vectors in memory in fp32",
 }
 
@@ -117,6 +145,9 @@ def cost_rows(store: GradientStore, label: str, *, gpu: bool) -> Iterator[Row]:
         found = alone(streamed, store, asked)
         if store.count <= IN_MEMORY:
             found |= alone(beside_matmul, store, asked)
+        if store.count <= IN_MEMORY and count == QUERIES[0]:
+            small = write_store(store.folder.with_name(f"{store.folder.name}-int8"), store.count, store.dim, "int8")
+            found |= alone(int8_beside_fp16, small, store, asked)
         for what, value in found.items():
             yield {"metric": f"{name}.{what}", "value": value, "n": store.count, "unit": UNITS[what], "against": against}
         if gpu and store.count <= IN_MEMORY:
@@ -151,7 +182,7 @@ def all_rows(sizes: tuple[int, ...], dim: int, checkpoint: Path | None, folder: 
     for size in sizes:
         label = f"{size // 10**6}m" if size >= 10**6 else f"{size // 1000}k"
         with tempfile.TemporaryDirectory(dir=folder) as place:
-            store = write_store(Path(place), size, dim)
+            store = write_store(Path(place) / "store", size, dim)
             yield from cost_rows(store, label, gpu=gpu)
             if checkpoint is None and size <= IN_MEMORY:
                 against = f"{size} synthetic vectors in clusters of about {MEMBERS}, {dim} dimensions"

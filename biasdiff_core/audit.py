@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -40,6 +40,9 @@ from biasdiff_core.review.simulate import decide_from_labels
 from biasdiff_core.workspace.artefacts import Artefact, open_artefact
 from biasdiff_core.workspace.audits import AuditFolder, create_audit, default_workspace, find_audit
 from biasdiff_core.workspace.database import database
+
+if TYPE_CHECKING:  # it loads torch
+    from biasdiff_core.attribution.tuning import Trial
 
 UNTRAINED = (BASE, "prompt")  # variants without weights of their own
 
@@ -118,6 +121,21 @@ class Audit:
         if decisions is not None or self.config.review.simulate_from_labels:
             self.mitigate(self.config.mitigation.methods, progress=progress)
         return self
+
+    def tune(self, progress: ProgressCallback = no_progress) -> tuple[Audit, list[Trial]]:
+        """The audit of the same choices with the dtype and token budget that take gradients quickest on this machine, and what was tried.
+
+        Both enter keys, so they are settled before the first row. Raises NumericError where no setting is exact and fits.
+        """
+        from biasdiff_core.attribution.tuning import choose, measure
+        from biasdiff_core.pipeline import Pipeline
+
+        Pipeline(self.folder, progress).analyse(until="corpus")
+        trials = measure(self.config.model, self.config.lora, self.corpus(), self.folder.workspace, progress)
+        best = choose(trials)
+        model = replace(self.config.model, dtype=best.dtype)
+        gradients = replace(self.config.gradients, token_budget=best.token_budget)
+        return Audit.from_config(replace(self.config, model=model, gradients=gradients), self.folder.workspace), trials
 
     def artefact(self, name: str) -> Artefact:
         """A finished result of the analysis, e.g. `ranking` or `evaluation:origin`. Raises ArtefactError."""

@@ -17,7 +17,7 @@ import psutil
 
 from biasdiff_core import __version__
 from biasdiff_core.audit import Audit
-from biasdiff_core.cli_common import audit_argument, command, json_option, print_rows, shown_progress
+from biasdiff_core.cli_common import audit_argument, command, json_option, print_rows, progress_bar, shown_progress
 from biasdiff_core.cli_corpus import corpus
 from biasdiff_core.cli_generate import generate
 from biasdiff_core.cli_probes import probes
@@ -86,6 +86,19 @@ def demo_command(which: str, name: str) -> None:
 def new(name: str, which: str, **options: Any) -> None:
     """Create an audit and print its id; `biasdiff run` starts it. Every other choice stands in its audit.yaml."""
     click.echo(Audit.create(name, preset_name=which, **options).folder.id)
+
+
+@main.command()
+@audit_argument
+@json_option
+@command
+def tune(audit: str, as_json: bool) -> None:
+    """Measure which dtype and token budget take gradients quickest here (a minute), and print the id of the audit that has them."""
+    with progress_bar() as show:
+        tuned, trials = Audit.open(audit).tune(show)
+    print_rows([asdict(trial) for trial in trials], as_json)
+    if not as_json:
+        click.echo(f"{tuned.folder.id}: {tuned.config.model.dtype}, {tuned.config.gradients.token_budget} tokens a batch")
 
 
 @main.command()

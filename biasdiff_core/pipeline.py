@@ -190,7 +190,7 @@ class Pipeline:
 
     def _search(self, draft: Draft, stage: PlannedStage) -> None:
         stores, checkpoint = self.stores()[-1], self._checkpoints()[-1]
-        stores.train.shards()  # what is archived is said before the model is loaded
+        _ = stores.train.dim  # what is archived is said before the model is loaded
         self._origin()
         with self.variant(self._open("warmup").key) as model:
             collect_sentence(self.loaded, model, stage.config["text"], checkpoint, self.config.gradients, stores.probes, draft.folder)

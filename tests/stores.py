@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from biasdiff_core.attribution.store import GradientStore, finish_store, shard_ranges, write_shard
+from biasdiff_core.config.gradients import StoreDtype
 
 
 def unit(count: int, seed: int, dim: int = 24) -> np.ndarray:
@@ -16,7 +17,9 @@ def unit(count: int, seed: int, dim: int = 24) -> np.ndarray:
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
-def vector_store(folder: Path, vectors: np.ndarray, shard_size: int = 7, without: tuple[int, ...] = ()) -> GradientStore:
+def vector_store(
+    folder: Path, vectors: np.ndarray, shard_size: int = 7, without: tuple[int, ...] = (), dtype: StoreDtype = "float16"
+) -> GradientStore:
     """A store of these vectors as they are, ids z0, z1, …; the rows `without` hold none."""
     folder.mkdir(parents=True)
     kept = np.array(vectors)
@@ -24,6 +27,6 @@ def vector_store(folder: Path, vectors: np.ndarray, shard_size: int = 7, without
     table = pd.DataFrame({"norm": 1.0, "loss": 2.0, "tokens": 3}, index=range(len(kept)))
     table.loc[list(without), "tokens"] = 0
     for number, rows in enumerate(shard_ranges(len(kept), shard_size)):
-        write_shard(folder, number, kept[rows], table.iloc[rows])
+        write_shard(folder, number, kept[rows], table.iloc[rows], dtype=dtype)
     finish_store(folder, {}, [f"z{row}" for row in range(len(kept))], shard_size)
     return GradientStore.open(folder)

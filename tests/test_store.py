@@ -24,9 +24,11 @@ from biasdiff_core.attribution.store import (
     write_shard,
 )
 from biasdiff_core.config import MapConfig
+from biasdiff_core.config.gradients import StoreDtype
 from biasdiff_core.errors import ArtefactError, DataError
 from biasdiff_core.model.checkpoint import Checkpoint
 from biasdiff_core.results import Progress
+from tests.stores import unit, vector_store
 from tests.tiny_gradients import PROBES, collect, gradient_config, killed_after, tiny_corpus, tiny_probes, warm_up
 
 COUNT, SIZE, DIM = 23, 5, 8
@@ -82,11 +84,27 @@ def test_the_bitmap_says_which_rows_hold_a_vector(tmp_path: Path) -> None:
     assert np.flatnonzero(~done).tolist() == [7]
 
 
-def test_shards_are_mapped_into_memory_not_read(tmp_path: Path) -> None:
+def test_shards_come_one_after_another_in_fp32(tmp_path: Path) -> None:
     finish_store(fill(tmp_path / "store"), IDENTITY, IDS, SIZE)
-    shards = GradientStore.open(tmp_path / "store").shards()
-    assert [s.shape for s in shards] == [(5, DIM)] * 4 + [(3, DIM)]
-    assert all(isinstance(s, np.memmap) and s.dtype == np.float16 for s in shards)
+    shards = list(GradientStore.open(tmp_path / "store").shards())
+    assert [(s.shape, s.dtype) for s in shards] == [((5, DIM), np.float32)] * 4 + [((3, DIM), np.float32)]
+    np.testing.assert_array_equal(np.concatenate(shards), GradientStore.open(tmp_path / "store").vectors())
+
+
+@pytest.mark.parametrize("dtype, bytes_each, error", [("float16", 2, 3e-4), ("int8", 1, 4e-3)])
+def test_both_forms_keep_unit_vectors_and_int8_takes_half_the_bytes(
+    tmp_path: Path, dtype: StoreDtype, bytes_each: int, error: float
+) -> None:
+    """No number is above 0.5. In fp16 one is off by at most 2⁻¹¹ of it, in int8 by half of max|v| / 127 before it is made unit again."""
+    vectors = unit(20, 0, dim=64)
+    store = vector_store(tmp_path / "store", vectors, without=(3,), dtype=dtype)
+    vectors[3] = 0
+    np.testing.assert_allclose(store.vectors(), vectors, atol=error)
+    np.testing.assert_allclose(np.linalg.norm(store.vectors(), axis=1), np.arange(20) != 3, atol=1e-3)
+    rows = np.array([19, 3, 0, 8])
+    np.testing.assert_array_equal(store.take(rows), store.vectors()[rows])
+    np.testing.assert_array_equal(np.concatenate([block.copy() for _, block in store.blocks(3)]), store.vectors())
+    assert (store.folder / "shard-00000.npy").stat().st_size == 128 + 7 * 64 * bytes_each
 
 
 def test_resuming_after_lost_and_half_written_shards_gives_identical_bytes(tmp_path: Path) -> None:
@@ -150,6 +168,16 @@ def warm(tmp_path_factory: pytest.TempPathFactory) -> list[Checkpoint]:
 @pytest.fixture(scope="module")
 def unbroken(warm: list[Checkpoint], tmp_path_factory: pytest.TempPathFactory) -> Path:
     return collect(warm, tiny_corpus(), tiny_probes(), tmp_path_factory.mktemp("unbroken"), gradient_config())
+
+
+def test_the_stage_in_int8_keeps_the_same_vectors_and_exact_cosines(warm: list[Checkpoint], unbroken: Path, tmp_path: Path) -> None:
+    small = collect(warm, tiny_corpus(), tiny_probes(), tmp_path / "small", gradient_config(store_dtype="int8"))
+    for side in ("train", "probes", "twins", "pool"):
+        one, other = (GradientStore.open(folder / "epoch-02" / side) for folder in (unbroken, small))
+        assert other.record["identity"] == one.record["identity"] | {"store_dtype": "int8"}
+        pd.testing.assert_frame_equal(one.rows, other.rows)
+        near = np.einsum("ij,ij->i", one.vectors(), other.vectors())[one.done]
+        assert near.min() > 0.999 and near.max() < 1.001
 
 
 def test_the_stage_makes_four_stores_a_checkpoint(unbroken: Path) -> None:
@@ -248,7 +276,7 @@ def test_a_lost_shard_is_made_again_alone(warm: list[Checkpoint], unbroken: Path
 def test_the_shard_size_changes_only_the_files(warm: list[Checkpoint], unbroken: Path, tmp_path: Path) -> None:
     folder = collect(warm[-1:], tiny_corpus(), tiny_probes(), tmp_path / "large", gradient_config(shard_size=100, token_budget=60))
     one, other = (GradientStore.open(f / "epoch-02" / "train") for f in (folder, unbroken))
-    assert len(one.shards()) == 1 and len(other.shards()) == 5
+    assert len(list(one.shards())) == 1 and len(list(other.shards())) == 5
     np.testing.assert_allclose(one.vectors(), other.vectors(), atol=1e-3)
     np.testing.assert_allclose(one.rows, other.rows, rtol=1e-3, atol=1e-4)
 

@@ -106,7 +106,7 @@ def _collect_at(
             progress(Progress(stage="gradients", done=start + done, total=len(train), unit="examples", message=message))
 
         rows = featurizer.rows([train[row] for row in shard], report)
-        write_shard(store, number, rows.sketch, _table(rows, directions.names), rows.hidden)
+        write_shard(store, number, rows.sketch, _table(rows, directions.names), rows.hidden, config.store_dtype)
     finish_store(store, of_train, corpus.ids, config.shard_size)
     detach_adapter(model)
 
@@ -133,7 +133,7 @@ def collect_sentence(
     sketch = make_projection(config.projection, config.proj_dim, config.sketch_seed)
     mapped = gradient_map(config.maps.probe, state)
     _, rows = probe_pass(model, loaded.tokenizer.pad_token_id, mapped, sketch, encoded, [PROBE], config.token_budget)
-    write_shard(folder, 0, rows.sketch, _table(rows, ()))
+    write_shard(folder, 0, rows.sketch, _table(rows, ()), dtype=config.store_dtype)
     finish_store(folder, {**identity, "rows": digest_rows([[SENTENCE, text]])}, [SENTENCE], 1)
 
 
@@ -201,7 +201,7 @@ def _side_stores(
         part = slice(start, start + len(side.ids))
         store = place / STORE_NAMES[name]
         store.mkdir(parents=True, exist_ok=True)
-        write_shard(store, 0, rows.sketch[part], table.iloc[part], rows.hidden[part])
+        write_shard(store, 0, rows.sketch[part], table.iloc[part], rows.hidden[part], config.store_dtype)
         finish_store(store, {**identity, "map": config.maps.probe, "rows": side.digest}, side.ids, len(side.ids))
         start = part.stop
     return directions
@@ -216,6 +216,7 @@ def _identity(loaded: LoadedModel, checkpoint: Checkpoint, config: GradientConfi
         "dtype": str(next(loaded.model.parameters()).dtype).removeprefix("torch."),
         "hidden_depths": list(config.hidden_depths),
         "proj_dim": config.proj_dim,
+        "store_dtype": config.store_dtype,
         "sketch": make_projection(config.projection, config.proj_dim, config.sketch_seed).label,
         "tokenizer": type(loaded.tokenizer).__name__,
         "tokenizer_digest": tokenizer_digest(loaded.tokenizer),

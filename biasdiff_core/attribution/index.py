@@ -20,7 +20,8 @@ Device = Literal["cpu", "gpu"]
 
 ADDED = 2048  # rows in fp32 at a time
 SEED = 0
-PER_CENTROID = 39  # training rows below which FAISS warns of poor centroids
+PER_CENTROID = 39  # training rows, where the store has them: more make no better centroids (FAISS's own figure)
+LEAST_PER_CENTROID = 10  # below which they are refused; the paper's 8,939 rows are enough for PQ
 CODES = 256  # centroids of a sub-quantiser: one byte
 CODED = 32  # dimensions at most that one byte stands for
 PROBED = 8  # one list in so many is searched
@@ -49,14 +50,18 @@ def _trained(store: GradientStore, kind: Kind) -> Any:
     """An empty IVF index of √n lists, its centroids (and, with PQ, its codes) trained on a seeded sample of the rows with a vector."""
     faiss, usable = _faiss(), np.flatnonzero(store.done)
     lists = max(1, round(len(usable) ** 0.5))
-    wanted = PER_CENTROID * max(lists, CODES if kind == "ivf_pq" else 0)
-    if len(usable) < wanted:
-        raise ConfigError(f"An {kind} index is trained on {wanted:,} rows, and the store has {len(usable):,}.", "Use a flat index.")
+    centroids = max(lists, CODES if kind == "ivf_pq" else 0)
+    least = LEAST_PER_CENTROID * centroids
+    if len(usable) < least:
+        raise ConfigError(f"An {kind} index is trained on at least {least:,} rows, the store has {len(usable):,}.", "Use a flat index.")
     part = max(size for size in range(1, CODED + 1) if store.dim % size == 0)
     code = "Flat" if kind == "ivf_flat" else f"PQ{store.dim // part}"
     index = faiss.index_factory(store.dim, f"IVF{lists},{code}", faiss.METRIC_INNER_PRODUCT)
     index.nprobe = -(-lists // PROBED)
-    index.train(store.take(np.sort(np.random.default_rng(SEED).choice(usable, wanted, replace=False))))
+    for clustering in (index.cp, index.pq.cp) if kind == "ivf_pq" else (index.cp,):
+        clustering.min_points_per_centroid = LEAST_PER_CENTROID
+    sample = min(PER_CENTROID * centroids, len(usable))
+    index.train(store.take(np.sort(np.random.default_rng(SEED).choice(usable, sample, replace=False))))
     return index
 
 

@@ -129,7 +129,7 @@ def _over_checkpoints(stores: Sequence[CheckpointStores], at: Callable[[Checkpoi
 
 
 def _cosines_to(mean: np.ndarray, train: GradientStore) -> np.ndarray:
-    return np.concatenate([np.asarray(shard, np.float32) @ mean for shard in train.shards()])
+    return np.concatenate([shard @ mean for shard in train.shards()])
 
 
 def _without_self(store: CheckpointStores, cosines: pd.Series) -> pd.Series:
@@ -177,5 +177,5 @@ def null_scores(train: GradientStore, probes: GradientStore, *, draws: int, seed
     """
     signs = np.random.default_rng(seed).choice(np.array([-1, 1], np.float32), size=(draws, probes.count))
     directions = signs @ probes.vectors() / probes.count
-    cosines = np.concatenate([np.asarray(shard, np.float32) @ directions.T for shard in train.shards()])
+    cosines = np.concatenate([shard @ directions.T for shard in train.shards()])
     return cosines[train.done].ravel()

@@ -120,7 +120,7 @@ def _chosen(store: GradientStore, rows: np.ndarray) -> Iterator[np.ndarray]:
     start = 0
     for shard in store.shards():
         end = start + len(shard)
-        yield np.asarray(shard[rows[(start <= rows) & (rows < end)] - start], np.float32)
+        yield shard[rows[(start <= rows) & (rows < end)] - start]
         start = end
 
 

@@ -1,7 +1,10 @@
-"""The gradient store: fixed shards of unit vectors (fp16) with norm, loss, tokens and exact cosines; row order = corpus order.
+"""The gradient store: fixed shards of unit vectors (fp16 or int8) with norm, loss, tokens and exact cosines; row order = corpus order.
 
 A shard is `shard-00000.npy`, where hidden states are kept `hidden-00000.npy`, and, written last, `shard-00000.parquet`: a shard whose
 Parquet file is there is complete, and a killed run goes on with the others. Reading is memory-mapped and loads no torch.
+
+In int8 a vector is the nearest whole numbers to 127 / max|v| times it. The factor is not stored: made unit again, the numbers are the
+vector. That is half the bytes of fp16; what it costs is measured by `python -m benchmarks.search`.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from biasdiff_core.config.gradients import StoreDtype
 from biasdiff_core.errors import ArtefactError
 from biasdiff_core.workspace.artefacts import write_atomic
 
@@ -37,11 +41,13 @@ def missing_shards(folder: Path, count: int, shard_size: int) -> list[int]:
     return [number for number in range(len(shard_ranges(count, shard_size))) if not _rows_path(folder, number).exists()]
 
 
-def write_shard(folder: Path, number: int, sketch: np.ndarray, rows: pd.DataFrame, hidden: np.ndarray | None = None) -> None:
-    """Write one shard: `sketch` [n, dim] and `hidden` [n, depths, width], unit vectors stored in fp16, and its rows; the rows last."""
-    _write_vectors(_vectors_path(folder, number), sketch)
+def write_shard(
+    folder: Path, number: int, sketch: np.ndarray, rows: pd.DataFrame, hidden: np.ndarray | None = None, dtype: StoreDtype = "float16"
+) -> None:
+    """Write one shard: `sketch` [n, dim], unit vectors stored in `dtype`, `hidden` [n, depths, width] in fp16, its rows; the rows last."""
+    _write_vectors(_vectors_path(folder, number), _whole_numbers(sketch) if dtype == "int8" else sketch.astype(np.float16))
     if hidden is not None and hidden.size:
-        _write_vectors(_hidden_path(folder, number), hidden)
+        _write_vectors(_hidden_path(folder, number), hidden.astype(np.float16))
     parquet = BytesIO()
     rows.to_parquet(parquet, index=False, compression="zstd")
     write_atomic(_rows_path(folder, number), parquet.getvalue())
@@ -49,8 +55,22 @@ def write_shard(folder: Path, number: int, sketch: np.ndarray, rows: pd.DataFram
 
 def _write_vectors(path: Path, vectors: np.ndarray) -> None:
     buffer = BytesIO()
-    np.save(buffer, vectors.astype(np.float16), allow_pickle=False)
+    np.save(buffer, vectors, allow_pickle=False)
     write_atomic(path, buffer.getvalue())
+
+
+def _whole_numbers(vectors: np.ndarray) -> np.ndarray:
+    greatest = np.abs(vectors).max(axis=1, keepdims=True)
+    return np.rint(vectors * (127 / np.where(greatest > 0, greatest, 1))).astype(np.int8)
+
+
+def _decoded(stored: np.ndarray) -> np.ndarray:
+    """What is stored [n, dim] in fp32; rows of zeros stay as they are."""
+    vectors = np.asarray(stored, np.float32)
+    if stored.dtype == np.int8:
+        lengths = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))[:, None]
+        vectors /= np.where(lengths > 0, lengths, 1)
+    return vectors
 
 
 def digest_rows(rows: Iterable[Sequence[str | None]]) -> str:
@@ -136,12 +156,12 @@ class GradientStore:
 
     @property
     def dim(self) -> int:
-        """Dimensions of a vector. Raises ArtefactError as `shards`."""
+        """Dimensions of a vector. Raises ArtefactError when the vectors are archived."""
         return int(self._shard(0).shape[1])
 
-    def shards(self) -> list[np.ndarray]:
-        """The unit vectors of every shard, memory-mapped, [n, dim] fp16. Raises ArtefactError when they are archived."""
-        return [self._shard(number) for number in self._numbers()]
+    def shards(self) -> Iterator[np.ndarray]:
+        """The unit vectors of one shard after another, [n, dim] fp32. Raises ArtefactError as `dim`."""
+        return (_decoded(self._shard(number)) for number in self._numbers())
 
     def blocks(self, rows: int) -> Iterator[tuple[slice, np.ndarray]]:
         """The unit vectors `rows` at a time, wherever the shards end: which rows, and their vectors [rows, dim] in fp32.
@@ -154,7 +174,7 @@ class GradientStore:
             for number in range(start // self._shard_size, -(-end // self._shard_size)):
                 first = number * self._shard_size
                 low, high = max(start, first), min(end, first + self._shard_size)
-                block[low - start : high - start] = self._shard(number)[low - first : high - first]
+                block[low - start : high - start] = _decoded(self._shard(number)[low - first : high - first])
             yield slice(start, end), block[: end - start]
 
     def take(self, rows: np.ndarray) -> np.ndarray:
@@ -163,15 +183,15 @@ class GradientStore:
         numbers, within = np.divmod(rows, self._shard_size)
         for number in np.unique(numbers):
             here = numbers == number
-            taken[here] = self._shard(int(number))[within[here]]
+            taken[here] = _decoded(self._shard(int(number))[within[here]])
         return taken
 
     def vectors(self) -> np.ndarray:
         """All unit vectors [count, dim] in fp32, in memory."""
-        return np.concatenate([np.asarray(shard, np.float32) for shard in self.shards()])
+        return np.concatenate(list(self.shards()))
 
     def hidden(self) -> list[np.ndarray]:
-        """The mean hidden states of every shard, memory-mapped, unit vectors [n, depths, width] fp16. Raises ArtefactError as `shards`."""
+        """The mean hidden states of every shard, memory-mapped, unit vectors [n, depths, width] fp16. Raises ArtefactError as `dim`."""
         return [self._mapped(_hidden_path(self.folder, number)) for number in self._numbers()]
 
     @property

@@ -9,6 +9,7 @@ from biasdiff_core.config.base import added, config_class, require, require_frac
 OptimizerMap = Literal["sgd", "rms", "less", "adam", "adam_own"]
 ScoreKind = Literal["mean", "centred", "contrast"]
 ProjectionKind = Literal["countsketch", "rademacher"]
+StoreDtype = Literal["float16", "int8"]
 
 
 @config_class
@@ -29,7 +30,8 @@ class GradientConfig:
     `pool_size`: examples of the corpus (a seeded sample) whose mean direction in the probes' map is what `centred` scores are
     measured from. `block_size`: neighbours in the corpus that share one gradient, as the paper's batches (Tables 3 and 10); 1 gives
     each example its own. `hidden_depths`: layers whose mean hidden state over an example's tokens is kept beside its gradient, each as a
-    share of the model's depth, 1 the last; the ranking by them (RepSim) costs no pass of its own.
+    share of the model's depth, 1 the last; the ranking by them (RepSim) costs no pass of its own. `store_dtype`: of the projected
+    vectors on disk; `int8` takes half the space of `float16` (`attribution.store`).
     """
 
     maps: MapConfig = MapConfig()
@@ -42,6 +44,7 @@ class GradientConfig:
     token_budget: int = 512
     projection: ProjectionKind = added(default="countsketch")
     hidden_depths: tuple[float, ...] = added(default=())
+    store_dtype: StoreDtype = added(default="float16")
 
     def __post_init__(self) -> None:
         require_fraction("gradients", **{f"hidden_depths[{place}]": depth for place, depth in enumerate(self.hidden_depths)})
