@@ -25,7 +25,7 @@ from benchmarks.served import chromium, served
 from biasdiff_core.audit import Audit
 
 PATIENCE = 600_000  # milliseconds
-LOOK_EVERY, QUIET = 100, 500  # milliseconds: looks at the pixels of a chart, and without a change of any: then it is drawn
+LOOK_EVERY, QUIET = 25, 500  # milliseconds: looks at the pixels of a chart, and without a change of any: then it is drawn
 WORD = "women"
 AUDITOR = "Benchmark"
 SINGLE_PRESSES, FAST_PRESSES = 21, 200

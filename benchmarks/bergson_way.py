@@ -2,11 +2,11 @@
 
 PYTHON: the interpreter of an environment with bergson, datasets, peft, transformers and torch. Imports nothing of ours.
 
-Argument: a folder with `job.json` (base model, adapter, dtype, token ids, batches of both layouts). Each line of standard input names a
+Argument: a folder with `job.json` (base model, adapter, dtype, token ids, our batches). Each line of standard input names a
 layout; the answer is a line with the CPU seconds that it took. The rows of `module` are left in `module.npy`.
 
-global    one dense Rademacher matrix over all LoRA weights, to 8,192; it is made anew in every batch, so batches are as large as its
-          default budget of 2,048 tokens makes them
+global    one dense Rademacher matrix over all LoRA weights, to 8,192; it is made anew in every batch, so batches are its own, as large
+          as its default budget of 2,048 tokens allows
 module    its default layout, two small matrices a module, to 8 × 8 numbers each: 7,680 for the bundled model; batches as ours
 
 Both take plain gradients: with Adam's map Bergson first forms each module's gradients whole, as the map asks.
@@ -23,6 +23,7 @@ from tempfile import TemporaryDirectory
 import bergson
 import numpy as np
 import torch
+from bergson.data import allocate_batches
 from bergson.utils.peft import detect_peft_modules
 from datasets import Dataset
 from peft import PeftModel
@@ -41,12 +42,13 @@ def main(folder: Path) -> None:
     model.requires_grad_(False)
     model.get_input_embeddings().requires_grad_(True)
     data = Dataset.from_dict({"input_ids": job["ids"]})
+    batches = {"global": allocate_batches([len(ids) for ids in job["ids"]], bergson.IndexConfig.token_batch_size), "module": job["batches"]}
     print(json.dumps({"version": bergson.__version__, "threads": torch.get_num_threads()}), flush=True)
     for line in sys.stdin:
         layout = line.strip()
         with TemporaryDirectory() as scratch:
             started = time.process_time()
-            rows = gradients(model, data, layout, job["batches"][layout], Path(scratch))
+            rows = gradients(model, data, layout, batches[layout], Path(scratch))
             seconds = time.process_time() - started
         np.save(folder / f"{layout}.npy", rows)
         print(json.dumps({"seconds": seconds}), flush=True)

@@ -56,7 +56,6 @@ MEANS = 9
 PROJECTOR_BATCH = 64  # vectors at once
 STILL = 1e-12  # a learning rate that leaves the adapter as it is, so that every round has the same one
 DRAWS = 10_000
-BERGSON_BUDGET = 2048  # its default number of tokens a batch
 SETTINGS = GradientConfig()
 
 Projector = Callable[[Tensor], Tensor]  # vectors [B, D] -> [B, 8192]
@@ -80,9 +79,9 @@ class Bench:
         """What each way takes: every second sentence."""
         return self.encoded[::2]
 
-    def batches(self, budget: int) -> list[list[int]]:
-        """Rows of `sentences` a batch, by so many padded tokens."""
-        return length_batches([len(example.ids) for example in self.sentences], budget)
+    def batches(self) -> list[list[int]]:
+        """Rows of `sentences` a batch, as our own ways take them."""
+        return length_batches([len(example.ids) for example in self.sentences], SETTINGS.token_budget)
 
     def features(
         self,
@@ -232,7 +231,7 @@ def bergson_process(python: Path, bench: Bench, dtype: str) -> Iterator[Bergson]
             "adapter": str(bench.adapter),
             "dtype": dtype,
             "ids": [list(example.ids) for example in bench.sentences],
-            "batches": {"global": bench.batches(BERGSON_BUDGET), "module": bench.batches(SETTINGS.token_budget)},
+            "batches": bench.batches(),
         }
         (folder / "job.json").write_text(json.dumps(job), encoding="utf8")
         command = [str(python), "-W", "ignore", str(Path(__file__).with_name("bergson_way.py")), place]
@@ -273,7 +272,7 @@ def ratio(top: np.ndarray, bottom: np.ndarray) -> Estimate:
 def whole_vectors(bench: Bench, optimizer_map: OptimizerMap) -> np.ndarray:
     """The vectors [n, D] of the sentences, not projected."""
     mapped, whole = gradient_map(optimizer_map, bench.state), {}
-    for rows in bench.batches(SETTINGS.token_budget):
+    for rows in bench.batches():
         vectors, _ = full_vectors(bench.model, collate(bench.sentences, rows, bench.pad_id, torch.device("cpu")), mapped)
         whole |= dict(zip(rows, torch.cat(list(vectors.values()), dim=1).numpy(), strict=True))
     return np.stack([whole[row] for row in range(len(bench.sentences))])
