@@ -8,8 +8,8 @@ vectors fit into memory, it is timed against NumPy: all in fp32, one product, on
 and the same store in int8 is searched beside the one in fp16, and its cosines are compared with those of the vectors in fp32.
 
 Recall: of the 50 rows nearest by true cosine, how many IVF-Flat and IVF-PQ find, after a re-rank of `REFINED` times as many by true
-cosine. Over the gradients of an audit with `--store`, the folder of one of its checkpoints (`…/gradients/<key>/epoch-03`), by its
-probes; else over synthetic vectors.
+cosine. Over synthetic vectors; or, with `--store`, this alone over the gradients of an audit, by its probes: the folder of one of its
+checkpoints (`…/gradients/<key>/epoch-03`).
 """
 
 from __future__ import annotations
@@ -28,15 +28,14 @@ import pandas as pd
 
 from benchmarks.alone import alone, peak_bytes
 from benchmarks.record import dry_option, record
-from biasdiff_core.attribution.index import Kind, build_index, nearest, search
-from biasdiff_core.attribution.search import nearest_rows, refined
+from biasdiff_core.attribution.index import Kind, build_index, nearest
+from biasdiff_core.attribution.search import REFINED, nearest_rows
 from biasdiff_core.attribution.store import GradientStore, finish_store, shard_ranges, write_shard
 from biasdiff_core.config.gradients import StoreDtype
 from biasdiff_core.evaluation.statistics import bootstrap_mean
 
 QUERIES = (100, 891)  # the second: the paper's probing set
 K = 50
-REFINED = 4
 KINDS: tuple[Kind, ...] = ("ivf_flat", "ivf_pq")
 IN_MEMORY = 20_000  # rows up to which all vectors are held in fp32 as well
 REPEATS = 3
@@ -165,8 +164,7 @@ def recall_rows(store: GradientStore, asked: np.ndarray, label: str, against: st
             path = Path(folder) / kind
             build_index(store, path, kind)
             share = path.stat().st_size / (4 * store.count * store.dim)
-            _, candidates = search(path, asked, REFINED * K)
-        _, found = refined(store, asked, candidates, K)
+            _, found = nearest_rows(store, asked, K, path)
         recall = [len(set(one) & set(other)) / exact.shape[1] for one, other in zip(found.tolist(), exact.tolist(), strict=True)]
         unit = f"share of the {K} nearest found, mean over queries, after a re-rank of {REFINED * K} by true cosines"
         name, mean = f"search.{label}.{kind}", bootstrap_mean(recall, draws=DRAWS, seed=0)
@@ -174,19 +172,23 @@ def recall_rows(store: GradientStore, asked: np.ndarray, label: str, against: st
         yield {"metric": f"{name}.bytes_share", "value": share, "n": store.count, "unit": "of the flat index", "against": against}
 
 
-def all_rows(sizes: tuple[int, ...], dim: int, checkpoint: Path | None, folder: Path | None, *, gpu: bool) -> Iterator[Row]:
-    """Every row, size after size; a store is deleted before the next is written."""
-    if checkpoint is not None:
-        real, probes = (GradientStore.open(checkpoint / name) for name in ("train", "probes"))
-        yield from recall_rows(real, probes.vectors(), "audit", f"{real.count} gradients of an audit, {real.dim} dimensions")
+def all_rows(sizes: tuple[int, ...], dim: int, folder: Path | None, *, gpu: bool) -> Iterator[Row]:
+    """Every row of synthetic stores, size after size; one is deleted before the next is written."""
     for size in sizes:
         label = f"{size // 10**6}m" if size >= 10**6 else f"{size // 1000}k"
         with tempfile.TemporaryDirectory(dir=folder) as place:
             store = write_store(Path(place) / "store", size, dim)
             yield from cost_rows(store, label, gpu=gpu)
-            if checkpoint is None and size <= IN_MEMORY:
+            if size <= IN_MEMORY:
                 against = f"{size} synthetic vectors in clusters of about {MEMBERS}, {dim} dimensions"
                 yield from recall_rows(store, queries(store, QUERIES[0]), label, against)
+
+
+def audit_rows(checkpoint: Path) -> Iterator[Row]:
+    """Recall over the gradients of an audit, of the examples nearest to its probes."""
+    train, probes = (GradientStore.open(checkpoint / name) for name in ("train", "probes"))
+    against = f"gradients of {train.count} examples, {train.dim} dimensions, by {probes.count} probes"
+    yield from recall_rows(train, probes.vectors(), "audit", against)
 
 
 @click.command()
@@ -198,7 +200,7 @@ def all_rows(sizes: tuple[int, ...], dim: int, checkpoint: Path | None, folder: 
 @dry_option
 def main(sizes: tuple[int, ...], dim: int, checkpoint: Path | None, folder: Path | None, gpu: bool, dry: bool) -> None:
     """Record seconds, memory, the ratio to NumPy, and the recall and size of approximate indexes."""
-    for row in all_rows(sizes, dim, checkpoint, folder, gpu=gpu):
+    for row in audit_rows(checkpoint) if checkpoint else all_rows(sizes, dim, folder, gpu=gpu):
         record(**row, model="none", dry=dry)
 
 

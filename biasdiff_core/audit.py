@@ -28,7 +28,7 @@ from biasdiff_core.corpus.examples import Corpus, ProbeSet
 from biasdiff_core.corpus.export import export_without
 from biasdiff_core.corpus.table import read_corpus_table, read_probes_table
 from biasdiff_core.errors import DataError, ReviewError
-from biasdiff_core.evidence import last_stores, or_error, quality_of
+from biasdiff_core.evidence import last_stores, or_error, quality_of, train_index
 from biasdiff_core.model.source import lora_settings
 from biasdiff_core.plan import Plan, plan, removals, repair_plan, require_done, search_stage
 from biasdiff_core.probe_report import ProbeQuality
@@ -185,8 +185,9 @@ class Audit:
         query = GradientStore.open(open_artefact(self.folder.path, stage.stage, stage.key).folder).vectors()
         stores = last_stores(self.artefact("gradients"))
         store = stores.probes if probes else stores.train
-        cosines, rows = nearest_rows(store, query, k)
-        return _found(store, cosines[0], rows[0], self.probes() if probes else self.corpus())
+        cosines, rows = nearest_rows(store, query, k, None if probes else train_index(self.artefact("index")))
+        found = rows[0] >= 0
+        return _found(store, cosines[0, found], rows[0, found], self.probes() if probes else self.corpus())
 
     def similar_examples(self, example_id: str, k: int = 20) -> pd.DataFrame:
         """The training examples whose gradients are nearest to another one's: columns as of `search`.
@@ -196,7 +197,7 @@ class Audit:
         store = last_stores(self.artefact("gradients")).train
         if example_id not in store.ids:
             raise DataError(f"{self.folder.id} has no example {example_id!r}.", f"Take an id of `biasdiff rank {self.folder.id}`.")
-        cosines, rows = similar_rows(store, store.ids.index(example_id), k)
+        cosines, rows = similar_rows(store, store.ids.index(example_id), k, train_index(self.artefact("index")))
         return _found(store, cosines, rows, self.corpus())
 
     def ranking(self) -> pd.DataFrame:

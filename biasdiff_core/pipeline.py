@@ -15,7 +15,7 @@ import pandas as pd
 
 from biasdiff_core.attribution import baselines
 from biasdiff_core.attribution.collect import collect_gradients, collect_sentence, corpus_digest, optimizer_state
-from biasdiff_core.attribution.index import INDEX_FILE, build_index
+from biasdiff_core.attribution.index import INDEX_FILE, LARGE, build_index
 from biasdiff_core.attribution.influence import CheckpointStores, exact_cosines, null_scores, projected_cosines, score_column
 from biasdiff_core.attribution.map2d import coordinates
 from biasdiff_core.attribution.nearness import CORPUS, EVALUATION, NEARNESS_FILE, Place, nearest_texts
@@ -279,7 +279,12 @@ class Pipeline:
             _write_json(draft.folder / "detection.json", [metric.to_json() for metric in metrics])
 
     def _index(self, draft: Draft, stage: PlannedStage) -> None:
-        build_index(self.stores()[-1].train, draft.folder / INDEX_FILE)
+        store = self.stores()[-1].train
+        if store.done.sum() < LARGE:
+            draft.facts["kind"] = "none"
+            return
+        build_index(store, draft.folder / INDEX_FILE, "ivf_pq")
+        draft.facts["kind"] = "ivf_pq"
 
     def _map2d(self, draft: Draft, stage: PlannedStage) -> None:
         store = self.stores()[-1].train

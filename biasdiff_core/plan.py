@@ -103,9 +103,9 @@ def plan(audit: AuditFolder) -> Plan:
         "Take over the adapter" if config.model.adapter else "Warm up the model",
     )
     gradients = build("gradients", {"gradients": config.gradients}, {"warmup": warmup, "probes": probes}, "Take gradients")
+    build("index", {}, {"gradients": gradients}, "Index the gradients")
     scores = build("scores", {"scores": config.scores}, {"gradients": gradients}, "Score influence")
     build("ranking", {}, {"scores": scores, "corpus": corpus}, "Rank the examples")
-    build("index", {}, {"gradients": gradients}, "Index the gradients")
     build("map2d", {"seed": MAP_SEED}, {"gradients": gradients}, "Draw the map")
     for variant, trained in ((BASE, NO_ADAPTER), (ORIGIN, warmup)):
         _evaluation(build, config, sources, variant, trained, corpus)

@@ -6,7 +6,7 @@ import streamlit as st
 
 from biasdiff_core.attribution.search import similar_rows
 from biasdiff_core.audit import Audit
-from biasdiff_core.evidence import last_stores
+from biasdiff_core.evidence import last_stores, train_index
 from biasdiff_core.review.decisions import DecisionLog
 from biasdiff_ui.decide import attempt
 from biasdiff_ui.examples import Examples
@@ -21,7 +21,7 @@ QUOTED = 120  # letters of the example that the others are similar to
 def similar_to(audit: Audit, id_: str) -> dict[str, float]:
     """The examples nearest to this one by gradient, with their cosines, nearest first. Raises ArtefactError without vectors."""
     store = last_stores(audit.artefact("gradients")).train
-    cosines, rows = similar_rows(store, store.ids.index(id_), NEAREST)
+    cosines, rows = similar_rows(store, store.ids.index(id_), NEAREST, train_index(audit.artefact("index")))
     return {store.ids[row]: float(cosine) for cosine, row in zip(cosines, rows, strict=True)}
 
 

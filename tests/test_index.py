@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from biasdiff_core.attribution.index import Kind, build_index, nearest, search
-from biasdiff_core.attribution.search import nearest_rows, refined
+from biasdiff_core.attribution.search import nearest_rows, refined, similar_rows
 from biasdiff_core.attribution.store import GradientStore
 from biasdiff_core.errors import ArtefactError, ConfigError, MissingDependency
 from tests.stores import unit, vector_store
@@ -81,18 +81,35 @@ def built(clustered: GradientStore) -> Mapping[Kind, Path]:
 
 @pytest.mark.parametrize("kind", APPROXIMATE)
 def test_an_approximate_index_finds_most_of_a_planted_cluster(clustered: GradientStore, built: Mapping[Kind, Path], kind: Kind) -> None:
-    """A cluster has about 120 members, so that the 20 nearest of one lie in few of the 110 lists, of which 14 are searched."""
+    """A cluster has about 120 members, so that the 20 nearest of one lie in few of the 110 lists, of which half are searched."""
     queries = clustered.take(np.arange(0, 400, 20))
-    _, candidates = search(built[kind], queries, 100)
-    cosines, found = refined(clustered, queries, candidates, 20)
+    cosines, found = nearest_rows(clustered, queries, 20, built[kind])
     _, exact = nearest_rows(clustered, queries, 20)
     recall = np.mean([len(set(a) & set(b)) / 20 for a, b in zip(found.tolist(), exact.tolist(), strict=True)])
     assert recall > 0.9
     assert (found[:, 0] == np.arange(0, 400, 20)).all()
     np.testing.assert_allclose(cosines[:, 0], 1, atol=2e-3)
+    _, candidates = search(built[kind], queries, 100)
     shuffled = np.random.default_rng(1).permutation(clustered.count)[candidates]
     _, by_chance = refined(clustered, queries, shuffled, 20)
     assert np.mean([len(set(a) & set(b)) / 20 for a, b in zip(by_chance.tolist(), exact.tolist(), strict=True)]) < 0.1
+
+
+def test_by_an_index_too_a_row_without_a_vector_is_never_found(tmp_path: Path) -> None:
+    """All 100 rows lie in lists that are searched; the 30 without a vector have cosine 0, which is more than half of the others have."""
+    store = vector_store(tmp_path / "store", unit(100, 0), without=tuple(range(30)))
+    build_index(store, tmp_path / "index")
+    cosines, rows = nearest_rows(store, unit(3, 1), 80, tmp_path / "index")
+    exact, exact_rows = nearest_rows(store, unit(3, 1), 80)
+    assert (rows == exact_rows).all() and rows.shape == (3, 70) and rows.min() == 30
+    np.testing.assert_allclose(cosines, exact, atol=1e-6)
+
+
+def test_similar_rows_by_an_index_are_those_of_its_cluster(clustered: GradientStore, built: Mapping[Kind, Path]) -> None:
+    cosines, rows = similar_rows(clustered, 7, 20, built["ivf_pq"])
+    exact_cosines, exact = similar_rows(clustered, 7, 20)
+    assert 7 not in rows and len(set(rows.tolist()) & set(exact.tolist())) >= 18
+    assert cosines[0] == pytest.approx(exact_cosines[0], abs=1e-6)
 
 
 def test_pq_is_smaller_and_building_again_gives_equal_bytes(clustered: GradientStore, built: Mapping[Kind, Path], tmp_path: Path) -> None:

@@ -20,11 +20,12 @@ Device = Literal["cpu", "gpu"]
 
 ADDED = 2048  # rows in fp32 at a time
 SEED = 0
+LARGE = 100_000  # rows from which an audit's search goes by an index; below, all rows are read in seconds (docs/decisions/index.md)
 PER_CENTROID = 39  # training rows, where the store has them: more make no better centroids (FAISS's own figure)
 LEAST_PER_CENTROID = 10  # below which they are refused; the paper's 8,939 rows are enough for PQ
 CODES = 256  # centroids of a sub-quantiser: one byte
 CODED = 32  # dimensions at most that one byte stands for
-PROBED = 8  # one list in so many is searched
+PROBED = 2  # one list in so many is searched
 
 
 def _faiss() -> Any:

@@ -1,26 +1,35 @@
-"""Exact search over the vectors of a gradient store, a block of rows at a time: memory does not grow with the store.
+"""Search over the vectors of a gradient store: exact, a block of rows at a time, or by an index, whose candidates get true cosines.
 
-Cosines are dot products of the stored unit vectors. Of equal cosines the lower row comes first. Loads no torch.
+Cosines are dot products of the stored unit vectors. Of equal cosines the lower row comes first. Memory does not grow with the store.
+Loads no torch.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 
+from biasdiff_core.attribution import index as faiss_index
 from biasdiff_core.attribution.store import GradientStore
 from biasdiff_core.errors import ArtefactError, ConfigError, DataError
 
 BLOCK_BYTES = 2**26  # of a block of vectors in fp32 and of its cosines to all queries
+REFINED = 8  # times as many candidates are taken from an index as rows are asked for
 
 
-def nearest_rows(store: GradientStore, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+def nearest_rows(store: GradientStore, queries: np.ndarray, k: int, index: Path | None = None) -> tuple[np.ndarray, np.ndarray]:
     """The k rows of the store nearest to each of the unit vectors `queries` [q, dim]: cosines [q, k] and rows [q, k], best first.
 
     Rows that hold no vector are never found; k is cut to the number of the others. Blocks do not depend on the shards, so any
-    shard size gives identical results. Raises ArtefactError when the dimensions differ, ConfigError for a k below 1.
+    shard size gives identical results. With `index`, of the store's own vectors, only its candidates are read: rows may be missed, and
+    −inf and −1 stand where it has too few. Raises ArtefactError when the dimensions differ, ConfigError for a k below 1.
     """
     k = min(_checked(store, queries, k), int(store.done.sum()))
+    if index is not None:
+        _, candidates = faiss_index.search(index, queries, REFINED * k)
+        return refined(store, queries, np.where(store.done[candidates], candidates, -1), k)
     cosines, rows = np.full((len(queries), k), -np.inf, np.float32), np.full((len(queries), k), -1)
     if not k:
         return cosines, rows
@@ -63,15 +72,15 @@ def top_probes(train: GradientStore, probes: GradientStore, k: int) -> pd.DataFr
     )
 
 
-def similar_rows(store: GradientStore, row: int, k: int) -> tuple[np.ndarray, np.ndarray]:
+def similar_rows(store: GradientStore, row: int, k: int, index: Path | None = None) -> tuple[np.ndarray, np.ndarray]:
     """The k rows nearest to another row of the store: cosines [k] and rows [k], best first, without the row itself.
 
-    Raises DataError when the row holds no vector, else as `nearest_rows`.
+    `index`: as of `nearest_rows`. Raises DataError when the row holds no vector, else as `nearest_rows`.
     """
     if not store.done[row]:
         raise DataError(f"{store.ids[row]} has no token to predict, so it has no gradient.", "Choose another example.")
-    cosines, rows = nearest_rows(store, store.take(np.array([row])), k + 1)
-    others = rows[0] != row  # not always the first: an exact duplicate has the same cosine
+    cosines, rows = nearest_rows(store, store.take(np.array([row])), k + 1, index)
+    others = (rows[0] != row) & (rows[0] >= 0)  # the row is not always the first: an exact duplicate has the same cosine
     return cosines[0, others][:k], rows[0, others][:k]
 
 
