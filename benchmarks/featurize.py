@@ -340,43 +340,59 @@ def growth(bench: Bench, repeats: int, row: Callable[..., None]) -> None:
 
 
 def compare(bench: Bench, repeats: int, probes: int, theirs: Bergson | None, row: Callable[..., None]) -> None:
-    """All ways in turns."""
-    projector, project = dense_projector(sum(parameter.numel() for parameter in lora_parameters(bench.model).values()))
-    few, many = random_directions(bench, MEANS), random_directions(bench, probes)
-    taken = rounds(
+    """All ways in turns: first those that hold little, then ours again beside those that hold gigabytes.
+
+    These slow whatever runs after them in the same process (a training step by a tenth), and Bergson has a process of its own.
+    """
+    few = random_directions(bench, MEANS)
+    light = rounds(
         [
             timed("features", lambda: bench.features(bench.sentences)),
             timed("hidden", lambda: bench.features(bench.sentences, depths=HIDDEN_DEPTHS)),
             timed("exact", lambda: bench.features(bench.sentences, few)),
-            timed("exact of probes", lambda: bench.features(bench.sentences, many)),
             lambda: training_step(bench),
-            lambda: less(bench, project),
-            *([theirs.way("global"), theirs.way("module")] if theirs else []),
+            *([theirs.way("module")] if theirs else []),
         ],
         repeats,
     )
-    print("CPU seconds:", {name: round(float(np.median(seconds)), 3) for name, seconds in taken.items()})
-    ours = taken["features"]
+    projector, project = dense_projector(sum(parameter.numel() for parameter in lora_parameters(bench.model).values()))
+    many = random_directions(bench, probes)
+    heavy = rounds(
+        [
+            timed("features", lambda: bench.features(bench.sentences)),
+            timed("exact", lambda: bench.features(bench.sentences, many)),
+            lambda: less(bench, project),
+            *([theirs.way("global")] if theirs else []),
+        ],
+        repeats,
+    )
+    for taken in (light, heavy):
+        print("CPU seconds:", {name: round(float(np.median(seconds)), 3) for name, seconds in taken.items()})
+    ours, beside = light["features"], heavy["features"]
     as_fast = "CPU seconds of the other over ours, asked ≥"
-    row("featurize.speed_vs_training_step", ratio(taken["training"], ours), f"{as_fast} 1.0", "one optimizer step on the same batches")
-    row("featurize.speed_vs_less", ratio(taken["less"], ours), f"{as_fast} 7", f"LESS as described, projected by {projector}")
-    row("featurize.speed_vs_less_gradients", ratio(taken["less_gradients"], ours), f"{as_fast} 1.25", "LESS as described, not projected")
+    row("featurize.speed_vs_training_step", ratio(light["training"], ours), f"{as_fast} 1.0", "one optimizer step on the same batches")
+    row("featurize.speed_vs_less", ratio(heavy["less"], beside), f"{as_fast} 7", f"LESS as described, projected by {projector}")
+    gradients = ratio(heavy["less_gradients"], beside)
+    row("featurize.speed_vs_less_gradients", gradients, f"{as_fast} 1.25", "LESS as described, not projected")
     if theirs:
-        compare_bergson(bench, theirs, taken, row)
+        compare_bergson(bench, theirs, {"module": light, "global": heavy}, row)
     unit = f"share of CPU seconds that the mean hidden states of {len(HIDDEN_DEPTHS)} layers add"
-    row("featurize.hidden_overhead", ratio(taken["hidden"] - ours, ours), unit, "ours without")
-    for name, way, count, asked in (("overhead", "exact", MEANS, 0.05), (f"overhead_{probes}", "exact of probes", probes, 0.5)):
-        more = ratio(taken[way] - ours, ours)
+    row("featurize.hidden_overhead", ratio(light["hidden"] - ours, ours), unit, "ours without")
+    for name, taken, count, asked in (("overhead", light, MEANS, 0.05), (f"overhead_{probes}", heavy, probes, 0.5)):
+        more = ratio(taken["exact"] - taken["features"], taken["features"])
         unit = f"share of CPU seconds that exact dot products with {count} directions add, asked ≤ {asked}"
         row(f"exact.{name}", more, unit, "ours without")
 
 
-def compare_bergson(bench: Bench, theirs: Bergson, taken: Mapping[str, np.ndarray], row: Callable[..., None]) -> None:
-    """Seconds of both layouts over ours, and the projection's error of the default one, on plain gradients as it takes them."""
+def compare_bergson(bench: Bench, theirs: Bergson, taken: Mapping[str, Mapping[str, np.ndarray]], row: Callable[..., None]) -> None:
+    """Seconds of both layouts over ours, and the projection's error of the default one, on plain gradients as it takes them.
+
+    `taken`: seconds of the rounds that a layout took part in.
+    """
     against, as_fast = f"Bergson {theirs.version}, plain gradients", "CPU seconds of the other over ours with Adam's map, asked ≥"
     for layout, asked in (("global", "4.5"), ("module", "1.15 in fp32, 1.0 in bf16")):
         numbers = theirs.rows(layout).shape[1]
-        quicker = ratio(taken[f"bergson {layout}"], taken["features"])
+        quicker = ratio(taken[layout][f"bergson {layout}"], taken[layout]["features"])
         row(f"featurize.speed_vs_bergson_{layout}", quicker, f"{as_fast} {asked}", f"{against}, {layout} to {numbers} numbers")
     whole = whole_vectors(bench, "sgd")
     ours = rms_error(bench.features(bench.sentences, optimizer_map="sgd"), whole)
