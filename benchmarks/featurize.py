@@ -1,6 +1,7 @@
 """How fast per-example gradients are taken: beside a training step, beside LESS as its paper describes it, and with exact dot products.
 
-python -m benchmarks.featurize [--sentences 64] [--model NAME] [--dtype bfloat16] [--repeats 7] [--bergson PYTHON] [--dry]
+python -m benchmarks.featurize compare [--sentences 64] [--model NAME] [--dtype bfloat16] [--repeats 7] [--bergson PYTHON] [--dry]
+python -m benchmarks.featurize growth ...     how time and memory grow with the number of sentences, and the projection's error
 
 Sentences of the demo corpus of about 32 tokens, one adapter, after one epoch of training on them. In every round each way takes the
 same sentences once, one way after another, and each pair of ways gives one ratio; a row is the median over the rounds, its interval the
@@ -292,6 +293,7 @@ def peak_during(work: Callable[[], Any]) -> int:
 
 
 @click.command()
+@click.argument("what", type=click.Choice(["compare", "growth"]))
 @click.option("--sentences", type=click.IntRange(min=8), default=64, show_default=True)
 @click.option("--model", default=ModelConfig().name, show_default=True)
 @click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), default="float32", show_default=True)
@@ -299,30 +301,29 @@ def peak_during(work: Callable[[], Any]) -> int:
 @click.option("--probes", default=891, show_default=True, help="Directions of single probes in exact mode.")
 @click.option("--bergson", type=click.Path(exists=True, path_type=Path), help="The interpreter of an environment that has Bergson.")
 @dry_option
-def main(sentences: int, model: str, dtype: Any, repeats: int, probes: int, bergson: Path | None, dry: bool) -> None:
-    """Record the ratios of seconds, the projection's error, and how time and memory grow with the number of sentences."""
+def main(what: str, sentences: int, model: str, dtype: Any, repeats: int, probes: int, bergson: Path | None, dry: bool) -> None:
+    """Record the ratios of seconds, or how time and memory grow with the number of sentences."""
 
     def row(metric: str, found: Estimate | float, unit: str, against: str = "") -> None:
         value, low, high = (found.value, found.low, found.high) if isinstance(found, Estimate) else (found, None, None)
         unit = f"{unit}; {dtype}, {repeats} rounds"
+        metric = metric if dtype == "float32" else f"{metric}.{dtype}"
         record(metric, value, low=low, high=high, n=sentences, unit=unit, model=model, against=against, dry=dry)
 
     with TemporaryDirectory() as folder:
         bench = make_bench(ModelConfig(name=model, dtype=dtype), sentences, Path(folder))
-        growth(bench, repeats, row)
-        unit, against = "rms of projected less exact cosine over pairs of sentences", "full vectors"
-        row(
-            "featurize.cosine_rms_error",
-            rms_error(bench.features(bench.sentences), whole_vectors(bench, SETTINGS.maps.train)),
-            unit,
-            against,
-        )
-        with bergson_process(bergson, bench, dtype) if bergson else nullcontext() as theirs:
-            compare(bench, repeats, probes, theirs, row)
+        if what == "growth":
+            growth(bench, repeats, row)
+        else:
+            with bergson_process(bergson, bench, dtype) if bergson else nullcontext() as theirs:
+                compare(bench, repeats, probes, theirs, row)
 
 
 def growth(bench: Bench, repeats: int, row: Callable[..., None]) -> None:
-    """Seconds a token, and the peak of memory, from an eighth of the sentences to all of them."""
+    """Seconds a token from an eighth of the sentences to all, the peak of memory from half to all, and the projection's error.
+
+    Half of them fill batches as large as all do; an eighth would not, and so take less memory.
+    """
     sizes = {f"1/{part}": bench.encoded[::part] for part in (8, 4, 2, 1)}
     for encoded in sizes.values():
         bench.features(encoded)  # makes the sketch's matrices, and lets the allocator settle
@@ -331,12 +332,11 @@ def growth(bench: Bench, repeats: int, row: Callable[..., None]) -> None:
     print("CPU ms a token:", {name: round(1000 * float(np.median(taken[name])) / tokens[name], 3) for name in sizes})
     largest = ratio(taken["1/1"] / tokens["1/1"], taken["1/8"] / tokens["1/8"])
     row("featurize.linear", largest, f"CPU seconds a token, {len(sizes['1/1'])} over {len(sizes['1/8'])} sentences, asked ≤ 1.1")
-    small, large = (peak_during(lambda size=size: bench.features(sizes[size])) for size in ("1/8", "1/1"))
-    row(
-        "featurize.peak_rss",
-        large / small,
-        f"peak resident size, {len(sizes['1/1'])} over {len(sizes['1/8'])} sentences ({large / 1e9:.2f} GB)",
-    )
+    small, large = (peak_during(lambda size=size: bench.features(sizes[size])) for size in ("1/2", "1/1"))
+    unit = f"peak resident size, {len(sizes['1/1'])} over {len(sizes['1/2'])} sentences ({large / 1e9:.2f} GB)"
+    row("featurize.peak_rss", large / small, unit)
+    error = rms_error(bench.features(bench.sentences), whole_vectors(bench, SETTINGS.maps.train))
+    row("featurize.cosine_rms_error", error, "rms of projected less exact cosine over pairs of sentences", "full vectors")
 
 
 def compare(bench: Bench, repeats: int, probes: int, theirs: Bergson | None, row: Callable[..., None]) -> None:

@@ -311,7 +311,12 @@ def read_off(table: str, recipe: Recipe, seeds: Sequence[int]) -> list[str]:
     """The lines of a table whose cells are made (or are made now)."""
     if table in OF_SCOPES:
         return OF_SCOPES[table](recipe, seeds)
-    return OF_CELLS[ALIASES.get(table, table)](cells_of(table, recipe), seeds)
+    training, cells = recipe.training, cells_of(table, recipe)
+    stated = (
+        f"{recipe.model} ({recipe.dtype}), {recipe.n} rows of {', '.join(dict.fromkeys(cell.changed.corpus for cell in cells))}, "
+        f"{training.epochs} epochs at {training.learning_rate:g}; {len(seeds)} training seed(s), 95 % intervals over seeds and pairs."
+    )
+    return [stated, "", *OF_CELLS[ALIASES.get(table, table)](cells, seeds)]
 
 
 def write_section(name: str, text: str) -> None:

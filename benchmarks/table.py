@@ -31,6 +31,9 @@ ROWS = {
     "detection.demo_same_group.contrast.auroc": "Demo, same-group: AUROC of the contrast with the twins",
     "detection.demo_same_group.baseline.unigram.auroc": "Demo, same-group: AUROC of the unigram baseline",
     "detection.demo_same_group.baseline.repsim.auroc": "Demo, same-group: AUROC of the hidden states",
+    "probes.bias_diff.coverage_35": "Trex_mix, 500 rows, the paper's probes: coverage at 35 %",
+    "probes.stereoset.coverage_35": "the same by StereoSet as the probing set",
+    "probes.own.coverage_35": "the same by our own probes",
     "mitigation.retrain.removable_undone": "Trex_mix, retrained: share undone of what perfect removal undoes",
     "mitigation.random.rise_undone": "Trex_mix, as many removed at random: share of the rise undone",
     "mitigation.unigram.removable_undone": "Trex_mix, what unigrams would have removed: share of the same",
@@ -39,10 +42,19 @@ ROWS = {
     "mitigation.npo.trex_difference": "Trex_mix, NPO: T-REx exact match less the origin's, points",
     "crows_pairs.paper.stereotype_score": "CrowS-Pairs of the base model, stereotype score, `paper` scoring (%)",
     "crows_pairs.sum.stereotype_score": "CrowS-Pairs of the base model, stereotype score, `sum` scoring (%)",
+    "featurize.speed_vs_training_step": "CPU seconds of a LoRA training step over those of our gradients of the same sentences",
+    "featurize.speed_vs_less": "LESS as described, with traker's projector, over ours",
+    "featurize.speed_vs_bergson_module": "Bergson, its default layout, over ours",
+    "exact.overhead_891": "share that exact dot products with 891 probes add",
+    "search.1m.seconds": "exact search of a million rows by 100 sentences (s)",
+    "search.1m.peak_rss_gb": "the same: memory at most (GB)",
+    "search.audit.ivf_pq.recall50": "of the 50 nearest, share that an IVF-PQ index finds on gradients of Trex_mix",
     "demo.quick.seconds": "`biasdiff demo`, whole process (s)",
     "app.explore_100k_first_paint_seconds": "Explore at 100,000 examples: drawn after (s)",
     "app.filter_100k_seconds": "Explore at 100,000 examples: a filter answers after (s)",
 }
+
+NOT_MEASURED = ("Our gradients, LESS and a training step on a GPU; search by `faiss-gpu`",)  # no GPU was at hand
 
 
 def newest() -> dict[str, dict[str, Any]]:
@@ -65,6 +77,7 @@ def table() -> str:
     rows = newest()
     lines = ["| figure | value [95 %] | n | commit |", "|---|---|---|---|"]
     lines += [line(label, rows[metric]) for metric, label in ROWS.items() if metric in rows]
+    lines += [f"| {label} | not measured | | |" for label in NOT_MEASURED]
     last = next(rows[metric] for metric in ROWS if metric in rows)
     return "\n".join(lines) + f"\n\nModel `{last['model']}` (weights dequantised from 4-bit), {last['hardware']}.\n"
 
