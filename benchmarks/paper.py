@@ -66,7 +66,8 @@ PAPER_TABLE1 = {
     "full": {"base": 64.88, "origin": 70.16, "retrain": 67.21, "npo": 68.53, "ascent": 67.60, "prompt": 68.53},
     "few": {"base": 64.88, "origin": 70.16, "retrain": 68.68, "npo": 68.45, "ascent": 70.39, "prompt": 69.84},
 }
-# Stereotype scores: Table 4 of Qwen2.5-1.5B on Gen_mix by percentage removed (0: origin); Table 5 of opt-1.3b; Table 6 by model; Table 9 of opt-1.3b on CrowS-Pairs, and SEAT's effect size.
+# Stereotype scores: Table 4 of Qwen2.5-1.5B on Gen_mix by percentage removed (0: origin);
+# Table 5 of opt-1.3b; Table 6 by model; Table 9 of opt-1.3b on CrowS-Pairs, and SEAT's effect size.
 PAPER_TABLE4 = {0.0: 72.33, 5.0: 68.06, 10.0: 67.36, 15.0: 67.29, 35.0: 66.67}
 PAPER_TABLE5 = {"gen_mix": (72.02, 67.91), "toxic_mix": (67.91, 66.98)}
 PAPER_TABLE6 = {"Qwen2.5-1.5B": (64.88, 72.33), "Qwen2.5-0.5B": (59.22, 60.62), "opt-1.3b": (66.90, 72.02), "opt-350m": (60.54, 61.55)}
@@ -153,7 +154,7 @@ def table3(cells: Sequence[Cell], seeds: Sequence[int]) -> list[str]:
 def table4(cells: Sequence[Cell], seeds: Sequence[int]) -> list[str]:
     """Rows by percentage removed."""
     columns = ("retrain: stereotype `sum` %", "random: stereotype `sum` %", "retrain less random, margin, nats")
-    lines = header("removed %", *columns, f"the paper: retrain, Gen_mix (origin {PAPER_TABLE4[0]})")
+    lines = [*header("removed %", *columns, f"the paper: retrain, Gen_mix (origin {PAPER_TABLE4[0]})")]
     for cell in cells:
         percent = cell.changed.percent
         lines.append(row(f"{percent:g}", *_against_random(cell.pooled(seeds)), str(PAPER_TABLE4[percent])))
