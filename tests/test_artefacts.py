@@ -261,7 +261,7 @@ def changed(config: Any, name: str) -> dict[str, Any]:
     if isinstance(value, tuple):
         return {name: (*value, 1.0)}
     return {
-        name: {"all": "last", "last": "all", "countsketch": "rademacher"}[value]
+        name: {"all": "last", "last": "all", "countsketch": "rademacher", "float16": "int8"}[value]
         if isinstance(value, str)
         else value / 2
         if isinstance(value, float)
