@@ -98,6 +98,8 @@ def tune(audit: str, as_json: bool) -> None:
         tuned, trials = Audit.open(audit).tune(show)
     print_rows([asdict(trial) for trial in trials], as_json)
     if not as_json:
+        for dtype, cosine in {trial.dtype: trial.least_cosine for trial in trials if not trial.exact}.items():
+            click.echo(f"{dtype} is left out: its gradients are off, the least cosine to exact ones is {cosine:.4f}.")
         click.echo(f"{tuned.folder.id}: {tuned.config.model.dtype}, {tuned.config.gradients.token_budget} tokens a batch")
 
 

@@ -47,6 +47,11 @@ class Trial:
     tokens_per_second: float
     least_cosine: float
 
+    @property
+    def exact(self) -> bool:
+        """Whether its gradients are near enough to those of one example at a time in fp32."""
+        return self.least_cosine >= LEAST_COSINE
+
 
 def measure(
     config: ModelConfig, lora: LoraConfig, corpus: Corpus, workspace: Path, progress: ProgressCallback = no_progress
@@ -81,7 +86,7 @@ def choose(trials: Sequence[Trial]) -> Trial:
 
     Raises NumericError where not even those of fp32 are, or none fits.
     """
-    fit = [trial for trial in trials if trial.least_cosine >= LEAST_COSINE and trial.tokens_per_second > 0]
+    fit = [trial for trial in trials if trial.exact and trial.tokens_per_second > 0]
     if not fit:
         best = max(trial.least_cosine for trial in trials)
         raise NumericError(
@@ -110,9 +115,9 @@ class _Vectors:
     device: torch.device
 
     def of(self, encoded: Sequence[Encoded]) -> Tensor:
-        """Their whole gradients [n, D] in fp32 on the CPU, in one batch."""
+        """Their whole gradients [n, D] in fp64 on the CPU, taken in one batch."""
         parts, _ = full_vectors(self.model, collate(encoded, range(len(encoded)), self.pad_id, self.device), gradient_map("sgd", None))
-        return torch.cat([part.float().cpu() for part in parts.values()], dim=1)
+        return torch.cat([part.double().cpu() for part in parts.values()], dim=1)
 
     def speeds(self, encoded: Sequence[Encoded], budgets: Sequence[int]) -> Iterator[tuple[int, float]]:
         """Each budget and the tokens a second that it reaches; from the first that does not fit into memory on, 0."""
