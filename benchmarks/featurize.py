@@ -1,6 +1,6 @@
 """How fast per-example gradients are taken: beside a training step, beside LESS as its paper describes it, and with exact dot products.
 
-python -m benchmarks.featurize compare [--sentences 64] [--model NAME] [--dtype bfloat16] [--repeats 7] [--bergson PYTHON] [--dry]
+python -m benchmarks.featurize [compare] [--sentences 64] [--model NAME] [--dtype bfloat16] [--repeats 7] [--bergson PYTHON] [--dry]
 python -m benchmarks.featurize growth ...     how time and memory grow with the number of sentences, and the projection's error
 
 Sentences of the demo corpus of about 32 tokens, one adapter, after one epoch of training on them. In every round each way takes the
@@ -65,8 +65,8 @@ Seconds = Mapping[str, float]  # CPU seconds by the name of what took them
 
 @dataclass(frozen=True, kw_only=True)
 class Bench:
-    """What all ways share. `encoded`: twice as many sentences as each way takes; `adapter`: the folder of the trained one, `state`: AdamW's
-    then."""
+    """What all ways share. `encoded`: twice as many sentences as each way takes; after the epoch of training on them `adapter` is the
+    adapter's folder and `state` AdamW's."""
 
     model: Any
     pad_id: int
@@ -293,7 +293,7 @@ def peak_during(work: Callable[[], Any]) -> int:
 
 
 @click.command()
-@click.argument("what", type=click.Choice(["compare", "growth"]))
+@click.argument("what", type=click.Choice(["compare", "growth"]), default="compare")
 @click.option("--sentences", type=click.IntRange(min=8), default=64, show_default=True)
 @click.option("--model", default=ModelConfig().name, show_default=True)
 @click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), default="float32", show_default=True)

@@ -1,6 +1,7 @@
 """What a search over a store of gradients costs, and what an approximate index misses.
 
-python -m benchmarks.search [--sizes 20000 --sizes 100000 --sizes 1000000] [--store FOLDER] [--gpu] [--dry]
+python -m benchmarks.search [--sizes 20000 --sizes 100000 --sizes 1000000] [--gpu] [--dry]
+python -m benchmarks.search --trex-mix WORKSPACE [--dry]      recall on real gradients
 
 Cost: stores of synthetic vectors are written as shards into a temporary folder (two bytes a dimension: 16 GB for a million rows) and
 deleted again. Each search runs in a process of its own, whose greatest resident memory is read; page cache is not in it. Where all
@@ -8,8 +9,8 @@ vectors fit into memory, it is timed against NumPy: all in fp32, one product, on
 and the same store in int8 is searched beside the one in fp16, and its cosines are compared with those of the vectors in fp32.
 
 Recall: of the 50 rows nearest by true cosine, how many IVF-Flat and IVF-PQ find, after a re-rank of `REFINED` times as many by true
-cosine. Over synthetic vectors; or, with `--store`, this alone over the gradients of an audit, by its probes: the folder of one of its
-checkpoints (`…/gradients/<key>/epoch-03`).
+cosine. Over synthetic vectors; or, with `--trex-mix`, this alone over the gradients of an audit on Trex_mix, by the paper's probes. The
+audit is made where the workspace has none (some 10 minutes).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +28,18 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.alone import alone, peak_bytes
+from benchmarks.arms import Recipe
 from benchmarks.record import dry_option, record
 from biasdiff_core.attribution.index import Kind, build_index, nearest
 from biasdiff_core.attribution.search import REFINED, nearest_rows
 from biasdiff_core.attribution.store import GradientStore, finish_store, shard_ranges, write_shard
+from biasdiff_core.audit import Audit
+from biasdiff_core.cli_common import progress_bar
+from biasdiff_core.config import GradientConfig, MapConfig
 from biasdiff_core.config.gradients import StoreDtype
 from biasdiff_core.evaluation.statistics import bootstrap_mean
+from biasdiff_core.evidence import last_stores
+from biasdiff_core.pipeline import Pipeline
 
 QUERIES = (100, 891)  # the second: the paper's probing set
 K = 50
@@ -40,6 +47,7 @@ KINDS: tuple[Kind, ...] = ("ivf_flat", "ivf_pq")
 IN_MEMORY = 20_000  # rows up to which all vectors are held in fp32 as well
 REPEATS = 3
 SHARD = 2_000
+TREX_MIX = 3_000  # rows of it: the fewest that PQ can well be trained on, and minutes of gradients
 MEMBERS = 100  # rows about one centre
 SPREAD = 0.7  # length of what a row has of its own, beside a centre of length 1
 DRAWS = 2_000
@@ -184,23 +192,31 @@ def all_rows(sizes: tuple[int, ...], dim: int, folder: Path | None, *, gpu: bool
                 yield from recall_rows(store, queries(store, QUERIES[0]), label, against)
 
 
-def audit_rows(checkpoint: Path) -> Iterator[Row]:
-    """Recall over the gradients of an audit, of the examples nearest to its probes."""
-    train, probes = (GradientStore.open(checkpoint / name) for name in ("train", "probes"))
-    against = f"gradients of {train.count} examples, {train.dim} dimensions, by {probes.count} probes"
+def trex_mix_rows(workspace: Path) -> Iterator[Row]:
+    """Recall over gradients at the last checkpoint of a few-sample warm-up, of the examples nearest to the probes."""
+    recipe = Recipe(workspace=workspace.resolve(), n=TREX_MIX)
+    gradients = GradientConfig(maps=MapConfig(train="less", probe="sgd"), checkpoints="last")
+    audit = Audit.from_config(replace(recipe.config("recall", 0, "few"), gradients=gradients), recipe.workspace)
+    with progress_bar() as show:
+        Pipeline(audit.folder, show).analyse(until="gradients")
+    stores = last_stores(audit.artefact("gradients"))
+    train, probes = stores.train, stores.probes
+    against = f"gradients of {train.count} rows of Trex_mix, {train.dim} dimensions, by {probes.count} probes"
     yield from recall_rows(train, probes.vectors(), "audit", against)
 
 
 @click.command()
 @click.option("--sizes", type=click.IntRange(min=1_000), multiple=True, default=(20_000, 100_000, 1_000_000), help="Rows of the stores.")
 @click.option("--dim", type=click.IntRange(min=1), default=8192, show_default=True, help="Dimensions of the synthetic vectors.")
-@click.option("--store", "checkpoint", type=click.Path(path_type=Path, exists=True), help="Checkpoint's folder of an audit's gradients.")
+@click.option(
+    "--trex-mix", "workspace", type=click.Path(path_type=Path), help="Only recall on gradients of Trex_mix, made in this workspace."
+)
 @click.option("--folder", type=click.Path(path_type=Path, exists=True), help="Where the stores are written for a while.")
 @click.option("--gpu", is_flag=True, help="Time the flat index on the GPU, too (faiss-gpu).")
 @dry_option
-def main(sizes: tuple[int, ...], dim: int, checkpoint: Path | None, folder: Path | None, gpu: bool, dry: bool) -> None:
+def main(sizes: tuple[int, ...], dim: int, workspace: Path | None, folder: Path | None, gpu: bool, dry: bool) -> None:
     """Record seconds, memory, the ratio to NumPy, and the recall and size of approximate indexes."""
-    for row in audit_rows(checkpoint) if checkpoint else all_rows(sizes, dim, folder, gpu=gpu):
+    for row in trex_mix_rows(workspace) if workspace else all_rows(sizes, dim, folder, gpu=gpu):
         record(**row, model="none", dry=dry)
 
 

@@ -9,7 +9,7 @@ audit.mitigate(("retrain", "npo")).tests
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -186,11 +186,14 @@ class Audit:
         stores = last_stores(self.artefact("gradients"))
         store = stores.probes if probes else stores.train
         cosines, rows = nearest_rows(store, query, k, None if probes else train_index(self.artefact("index")))
-        found = rows[0] >= 0
-        return _found(store, cosines[0, found], rows[0, found], self.probes() if probes else self.corpus())
+        return _found(_by_id(store, cosines[0], rows[0]), self.probes() if probes else self.corpus())
 
     def similar_examples(self, example_id: str, k: int = 20) -> pd.DataFrame:
-        """The training examples whose gradients are nearest to another one's: columns as of `search`.
+        """The training examples whose gradients are nearest to another one's: columns as of `search`. Raises as `similar_to`."""
+        return _found(self.similar_to(example_id, k), self.corpus())
+
+    def similar_to(self, example_id: str, k: int) -> dict[str, float]:
+        """The ids of the training examples whose gradients are nearest to another one's, with their cosines, nearest first.
 
         Raises DataError for an id that is not in the corpus or has no gradient, ArtefactError when the vectors are archived.
         """
@@ -198,7 +201,7 @@ class Audit:
         if example_id not in store.ids:
             raise DataError(f"{self.folder.id} has no example {example_id!r}.", f"Take an id of `biasdiff rank {self.folder.id}`.")
         cosines, rows = similar_rows(store, store.ids.index(example_id), k, train_index(self.artefact("index")))
-        return _found(store, cosines, rows, self.corpus())
+        return _by_id(store, cosines, rows)
 
     def ranking(self) -> pd.DataFrame:
         """Columns rank, id, score, text, source, group, label, verdict; best first."""
@@ -300,10 +303,16 @@ class Audit:
         return repair_plan(self.folder, removal.key, methods)
 
 
-def _found(store: GradientStore, cosines: np.ndarray, rows: np.ndarray, of: Corpus | ProbeSet) -> pd.DataFrame:
-    """What a search found, with the texts of `of`."""
-    ids, texts = [store.ids[row] for row in rows], {one.id: one.text for one in of}
-    return pd.DataFrame({"place": range(1, len(ids) + 1), "cosine": cosines, "id": ids, "text": [texts[id_] for id_ in ids]})
+def _by_id(store: GradientStore, cosines: np.ndarray, rows: np.ndarray) -> dict[str, float]:
+    """What a search found, the cosine by id, in its order; −1 is no row."""
+    return {store.ids[row]: float(cosine) for cosine, row in zip(cosines, rows, strict=True) if row >= 0}
+
+
+def _found(cosines: Mapping[str, float], of: Corpus | ProbeSet) -> pd.DataFrame:
+    """The same as a table, with the texts of `of`."""
+    texts = {one.id: one.text for one in of}
+    columns = {"cosine": list(cosines.values()), "id": list(cosines), "text": [texts[id_] for id_ in cosines]}
+    return pd.DataFrame({"place": range(1, len(cosines) + 1), **columns})
 
 
 def _changed(config: Any, **values: Any) -> Any:

@@ -90,17 +90,15 @@ def new(name: str, which: str, **options: Any) -> None:
 
 @main.command()
 @audit_argument
-@json_option
 @command
-def tune(audit: str, as_json: bool) -> None:
+def tune(audit: str) -> None:
     """Measure which dtype and token budget take gradients quickest here (a minute), and print the id of the audit that has them."""
     with progress_bar() as show:
         tuned, trials = Audit.open(audit).tune(show)
-    print_rows([asdict(trial) for trial in trials], as_json)
-    if not as_json:
-        for dtype, cosine in {trial.dtype: trial.least_cosine for trial in trials if not trial.exact}.items():
-            click.echo(f"{dtype} is left out: its gradients are off, the least cosine to exact ones is {cosine:.4f}.")
-        click.echo(f"{tuned.folder.id}: {tuned.config.model.dtype}, {tuned.config.gradients.token_budget} tokens a batch")
+    print_rows([asdict(trial) for trial in trials], as_json=False)
+    for dtype, cosine in {trial.dtype: trial.least_cosine for trial in trials if not trial.exact}.items():
+        click.echo(f"{dtype} is left out: its gradients are off, the least cosine to exact ones is {cosine:.4f}.")
+    click.echo(f"{tuned.folder.id}: {tuned.config.model.dtype}, {tuned.config.gradients.token_budget} tokens a batch")
 
 
 @main.command()

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from biasdiff_core.attribution.search import similar_rows
 from biasdiff_core.audit import Audit
-from biasdiff_core.evidence import last_stores, train_index
 from biasdiff_core.review.decisions import DecisionLog
 from biasdiff_ui.decide import attempt
 from biasdiff_ui.examples import Examples
@@ -18,16 +16,9 @@ NEAREST = 50  # more than an auditor judges in a row for the sake of one example
 QUOTED = 120  # letters of the example that the others are similar to
 
 
-def similar_to(audit: Audit, id_: str) -> dict[str, float]:
-    """The examples nearest to this one by gradient, with their cosines, nearest first. Raises ArtefactError without vectors."""
-    store = last_stores(audit.artefact("gradients")).train
-    cosines, rows = similar_rows(store, store.ids.index(id_), NEAREST, train_index(audit.artefact("index")))
-    return {store.ids[row]: float(cosine) for cosine, row in zip(cosines, rows, strict=True)}
-
-
 def open_similar(audit: Audit, log: DecisionLog, queue: Queue, id_: str) -> None:
     """Go over to what is nearest to `id_` and not inspected yet. Raises ArtefactError without vectors."""
-    found = similar_to(audit, id_)
+    found = audit.similar_to(id_, NEAREST)
     ids = queue_ids(tuple(found), log.current(), "not inspected")
     made_of = (*queue.made_of[:3], f"similar to {id_}")
     st.session_state[STATE] = Queue(token=new_token(), made_of=made_of, ids=ids, like=id_, cosines=found, earlier=queue)

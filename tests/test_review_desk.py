@@ -28,7 +28,7 @@ from biasdiff_ui.examples import load_examples
 from biasdiff_ui.pace_line import pace_words
 from biasdiff_ui.review_keys import TAKEN, USUAL, checked
 from biasdiff_ui.review_queue import Queue
-from biasdiff_ui.similar import NEAREST, similar_to
+from biasdiff_ui.similar import NEAREST
 from biasdiff_ui.token_shading import cut_to_fit, load_shading
 from tests.app_pages import open_page, press
 from tests.undecided import undecided_audit
@@ -75,7 +75,7 @@ def test_similar_ones_become_a_queue_and_the_way_back_leads_to_the_same_place(au
     press(app, "native-similar")
     nearest = similar_slow(audit, order[2])
     assert queue_of(app).ids == tuple(id_ for id_ in nearest if id_ != order[0])[:NEAREST]  # the inspected one is left out
-    assert set(similar_to(audit, order[2])) == set(nearest)  # 39 of 40
+    assert set(audit.similar_to(order[2], NEAREST)) == set(nearest)  # 39 of 40
     texts = audit.ranking().set_index("id")["text"]
     assert texts[queue_of(app).ids[0]] in [element.value for element in app.text]
     press(app, "native-biased")

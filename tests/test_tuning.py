@@ -6,9 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from biasdiff_core.attribution.tuning import BUDGETS, CHECKED, LEAST_COSINE, Trial, choose, measure
 from biasdiff_core.audit import Audit
+from biasdiff_core.cli import main
 from biasdiff_core.corpus.examples import Corpus
 from biasdiff_core.errors import DataError, NumericError
 from tests.tiny_audit import tiny_config
@@ -67,3 +69,12 @@ def test_tuning_makes_an_audit_of_the_same_choices_but_these(tmp_path: Path, tin
     best = choose(trials)
     assert (tuned.config.model.dtype, tuned.config.gradients.token_budget) == (best.dtype, best.token_budget)
     assert replace(tuned.config, model=audit.config.model, gradients=audit.config.gradients) == audit.config
+
+
+def test_the_command_prints_every_setting_and_last_the_audit_to_run(tmp_path: Path, tiny_model_folder: Path) -> None:
+    audit = Audit.from_config(tiny_config(tmp_path, tiny_model_folder), tmp_path / "workspace")
+    said = CliRunner().invoke(main, ["tune", str(audit.folder.path)])
+    assert said.exit_code == 0, said.output
+    assert all(said.stdout.count(f"{dtype} ") >= len(BUDGETS["cpu"]) for dtype in ("float32", "bfloat16"))
+    tuned = Audit.open(said.stdout.splitlines()[-1].split(":")[0], tmp_path / "workspace")
+    assert tuned.config.corpus == audit.config.corpus

@@ -27,12 +27,12 @@ def nearest_rows(store: GradientStore, queries: np.ndarray, k: int, index: Path 
     −inf and −1 stand where it has too few. Raises ArtefactError when the dimensions differ, ConfigError for a k below 1.
     """
     k = min(_checked(store, queries, k), int(store.done.sum()))
-    if index is not None:
-        _, candidates = faiss_index.search(index, queries, REFINED * k)
-        return refined(store, queries, np.where(store.done[candidates], candidates, -1), k)
     cosines, rows = np.full((len(queries), k), -np.inf, np.float32), np.full((len(queries), k), -1)
     if not k:
         return cosines, rows
+    if index is not None:
+        _, candidates = faiss_index.search(index, queries, REFINED * k)
+        return refined(store, queries, np.where(store.done[candidates], candidates, -1), k)
     for at, block in store.blocks(_block_rows(store.dim, len(queries))):
         found = queries @ block.T
         found[:, ~store.done[at]] = -np.inf
