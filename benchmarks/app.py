@@ -4,20 +4,21 @@ python -m benchmarks.app                  an audit of 100,000 and one of 200,000
 
 Each time is what a person waits for in Chromium, from the click or key to the last pixel; beside it stand the server's own share (from
 the message that asks to the last one that answers) and the same on a plain page of `st.dataframe` and a Plotly chart of the same data.
+Every round starts both servers anew and takes turns; the figures are medians over the rounds, low and high their extremes.
 """
 
 from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 
 import click
 import pandas as pd
-from playwright.sync_api import Locator, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
 from benchmarks.large_audit import large_audit
 from benchmarks.record import dry_option, record
@@ -29,7 +30,7 @@ LOOK_EVERY, QUIET = 25, 500  # milliseconds: looks at the pixels of a chart, and
 WORD = "women"
 AUDITOR = "Benchmark"
 SINGLE_PRESSES, FAST_PRESSES = 21, 200
-WINDOW = {"width": 1280, "height": 2400}
+ROUNDS = 5
 MAP, PLAIN_MAP = "[data-testid=stEChartsChart] canvas", ".js-plotly-plot canvas"
 BOX_TOOL = (52, 18)  # where the second tool of the map's toolbox lies
 
@@ -118,6 +119,8 @@ class Row:
     value: float
     n: int
     unit: str
+    low: float | None = None
+    high: float | None = None
 
 
 class Watched:
@@ -180,13 +183,13 @@ def plain_spans(watched: Watched, url: str, small: Audit, large: Audit) -> Itera
     """The same acts on the plain page."""
     page, rows, more = watched.page, _rows(small), _rows(large)
 
-    def opened(count: int) -> Span:
+    def shown(count: int) -> Span:
         page.goto(f"{url}/?rows={count}")
         return watched.span(page.get_by_text("Show", exact=True).click, lambda: watched.drawn(PLAIN_MAP))
 
-    yield f"explore_{_short(rows)}_first_paint", opened(rows)
+    yield f"explore_{_short(rows)}_first_paint", shown(rows)
     yield f"filter_{_short(rows)}", _filtered(watched, _holding(small), None)
-    opened(more)
+    shown(more)
     colour = page.get_by_test_id("stRadio").get_by_text("group", exact=True)
     yield f"map_{_short(more)}_paint", watched.span(colour.click, lambda: watched.drawn(PLAIN_MAP))
     yield f"lasso_{_short(more)}", watched.span(watched.box(page.locator(PLAIN_MAP).first), lambda: watched.said(r"[1-9][\d,]* of"))
@@ -258,24 +261,56 @@ def plain_page(folder: Path, *audits: Audit) -> Path:
     return script
 
 
-def measured(workspace: Path, folder: Path, small: Audit, large: Audit) -> Iterator[Row]:
-    """All rows."""
-    spans: dict[str, dict[str, Span]] = {"app": {}, "plain": {}}
+@dataclass(frozen=True, kw_only=True)
+class Round:
+    """What one start of both servers gave: spans by act, of the app and of the plain page, and the other rows."""
+
+    app: dict[str, Span]
+    plain: dict[str, Span]
+    rows: list[Row]
+
+
+def opened(browser: Browser) -> Watched:
+    """A new page of the browser."""
+    return Watched(browser.new_page(viewport={"width": 1280, "height": 2400}))
+
+
+def one_round(workspace: Path, folder: Path, small: Audit, large: Audit, *, last: bool) -> Round:
+    """Both servers started, looked at and ended; in the last round the keys of Review as well."""
+    rows: list[Row] = []
     with sync_playwright() as playwright:
         browser = chromium(playwright)
         with served(workspace) as server:
-            yield Row(metric="start_seconds", value=server.start_seconds, n=1, unit="seconds from the command to the first answer")
-            watched = Watched(browser.new_page(viewport=WINDOW))
-            spans["app"] = dict(app_spans(watched, server.url, small, large))
-            yield Row(metric="server_rss_gb", value=server.gigabytes(), n=1, unit="GB resident, after both audits were looked at")
-            yield from key_rows(watched, server.url, small)
+            rows.append(Row(metric="start_seconds", value=server.start_seconds, n=1, unit="seconds from the command to the first answer"))
+            watched = opened(browser)
+            app = dict(app_spans(watched, server.url, small, large))
+            rows.append(Row(metric="server_rss_gb", value=server.gigabytes(), n=1, unit="GB resident, after both audits were looked at"))
+            if last:
+                rows += key_rows(watched, server.url, small)
+            watched.page.close()  # it would go on asking for its server beside the plain page
         with served(workspace, plain_page(folder, small, large)) as server:
-            watched = Watched(browser.new_page(viewport=WINDOW))
-            spans["plain"] = dict(plain_spans(watched, server.url, small, large))
-            yield Row(metric="server_rss_gb.plain", value=server.gigabytes(), n=1, unit="GB resident, plain page")
+            watched = opened(browser)
+            plain = dict(plain_spans(watched, server.url, small, large))
+            rows.append(Row(metric="server_rss_gb.plain", value=server.gigabytes(), n=1, unit="GB resident, plain page"))
         browser.close()
-    for metric, span in spans["app"].items():
-        yield from _compared(metric, span, spans["plain"][metric])
+    return Round(app=app, plain=plain, rows=rows)
+
+
+def measured(workspace: Path, folder: Path, small: Audit, large: Audit) -> Iterator[Row]:
+    """All rows of all rounds, those of one name under each other."""
+    rounds = [one_round(workspace, folder, small, large, last=number == ROUNDS) for number in range(1, ROUNDS + 1)]
+    for each in rounds:
+        yield from each.rows
+        for metric, span in each.app.items():
+            yield from _compared(metric, span, each.plain[metric])
+
+
+def in_one(rows: Sequence[Row]) -> Row:
+    """Rows of one name as one: median and extremes over the rounds, or the only one."""
+    values = [row.value for row in rows]
+    if len(rows) == 1:
+        return rows[0]
+    return replace(rows[0], value=median(values), low=min(values), high=max(values), n=len(rows), unit=f"{rows[0].unit}, median of rounds")
 
 
 def _compared(metric: str, span: Span, plain: Span) -> Iterator[Row]:
@@ -299,9 +334,15 @@ def main(rows: int, workspace: Path | None, dry: bool) -> None:
     with tempfile.TemporaryDirectory(prefix="biasdiff-app-") as scratch:
         folder = (workspace or Path(scratch) / "workspace").resolve()
         small, large = (large_audit(folder, count) for count in (rows, 2 * rows))
+        named: dict[str, list[Row]] = {}
         for row in measured(folder, Path(scratch), small, large):
+            named.setdefault(row.metric, []).append(row)
+        for metric, repeated in named.items():
+            row = in_one(repeated)
+            low, high = (None if bound is None else round(bound, 3) for bound in (row.low, row.high))
             against = "st.dataframe and a Plotly chart of the same data"
-            record(f"app.{row.metric}", round(row.value, 3), n=row.n, unit=row.unit, model="none", against=against, dry=dry)
+            value = round(row.value, 3)
+            record(f"app.{metric}", value, low=low, high=high, n=row.n, unit=row.unit, model="none", against=against, dry=dry)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from biasdiff_ui.verdicts import COLOURS, GREY, UNDECIDED, VERDICTS, WORDS
 
 ColourBy = Literal["influence", "decision", "bias type", "source", "group", "known label", "cluster"]
 MAX_POINTS = 200_000
-SMALL = 20_000  # up to so many points the hover text carries the rank
+SMALL = 20_000  # up to so many points the hover text carries the rank, and each point is a graphic of its own
 AT_ONCE = 50_000  # points of a class drawn without a pause: the default of 5,000 repaints many times and took longer by a quarter
 SYMBOLS = ("circle", "diamond", "triangle", "rect")  # a shape beside each colour
 CATEGORIES = ("#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7", "#F0E442")  # Okabe and Ito (2008)
@@ -103,8 +103,8 @@ def map_spec(table: pd.DataFrame, found: Classes) -> dict[str, Any]:
             "name": found.words[code],
             "datasetIndex": place,
             "encode": {"x": "x", "y": "y"},
-            "large": True,
-            "largeThreshold": SMALL,
+            "large": len(table) > SMALL,  # every class of a large map, also a rare one: a graphic a point is slow
+            "largeThreshold": 0,
             "progressive": AT_ONCE,
             "symbol": SYMBOLS[code % len(SYMBOLS)],
             "symbolSize": size,
