@@ -16,7 +16,15 @@ import pandas as pd
 from biasdiff_core.attribution import baselines
 from biasdiff_core.attribution.collect import collect_gradients, collect_sentence, corpus_digest, optimizer_state
 from biasdiff_core.attribution.index import INDEX_FILE, LARGE, build_index
-from biasdiff_core.attribution.influence import CheckpointStores, exact_cosines, null_scores, projected_cosines, score_column
+from biasdiff_core.attribution.influence import (
+    NULL_FILE,
+    NULL_SHARES,
+    CheckpointStores,
+    exact_cosines,
+    null_scores,
+    projected_cosines,
+    score_column,
+)
 from biasdiff_core.attribution.map2d import coordinates
 from biasdiff_core.attribution.nearness import CORPUS, EVALUATION, NEARNESS_FILE, Place, nearest_texts
 from biasdiff_core.attribution.ranking import rank, selected_count
@@ -259,12 +267,13 @@ class Pipeline:
         table.to_parquet(draft.folder / "scores.parquet", index=False, compression="zstd")
         nearest = top_probes(last, stores[-1].probes, self.config.scores.top_probes)
         nearest.to_parquet(draft.folder / "top_probes.parquet", index=False, compression="zstd")
-        null = null_scores(last, stores[-1].probes, draws=NULL_DRAWS, seed=0)
+        null = null_scores(stores, self.config.scores.kind, draws=NULL_DRAWS, seed=0)
+        quantiles = pd.DataFrame({"share": NULL_SHARES, "score": np.quantile(null, NULL_SHARES)})
+        quantiles.to_parquet(draft.folder / NULL_FILE, index=False, compression="zstd")
         both = pd.DataFrame({"exact": exact["mean"], "projected": projected["mean"]}).dropna()
         draft.facts |= {
             "scored": int(table["score"].notna().sum()),
             "exact_projected_r": float(np.corrcoef(both.to_numpy().T)[0, 1]) if len(both) > 2 else None,
-            "null_quantiles": {str(q): float(np.quantile(null, q)) for q in (0.5, 0.9, 0.95, 0.99)},
         }
 
     def _ranking(self, draft: Draft, stage: PlannedStage) -> None:

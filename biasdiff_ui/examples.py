@@ -11,6 +11,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import streamlit as st
 
+from biasdiff_core.attribution.influence import NULL_FILE
 from biasdiff_core.audit import Audit
 from biasdiff_core.evidence import nearest_types
 from biasdiff_core.plan import Plan, PlannedStage, require_done
@@ -61,7 +62,8 @@ class Examples:
 
     `table`: best first, index = rank − 1; columns rank, id, score, text, prompt, source, group, label (NaN unknown), bias_type (of the
     nearest probe), copy (`Duplicates.numbered`), tokens, the scorers' scores, `rank:<scorer>` (1 = the scorer's first) and, with a map,
-    x and y. `nearest`: columns id, place, probe, cosine. `detection`: figures against known labels, by name.
+    x and y. `nearest`: columns id, place, probe, cosine. `detection`: figures against known labels, by name. `null`: quantiles of the
+    scores by chance, columns share and score; None where the audit keeps none.
     """
 
     key: str
@@ -71,6 +73,7 @@ class Examples:
     nearest: pd.DataFrame
     detection: Mapping[str, MetricResult]
     duplicates: Duplicates
+    null: pd.DataFrame | None
 
     @cached_property
     def ids(self) -> list[str]:
@@ -132,6 +135,7 @@ def _examples(folder: str, keys: tuple[str, ...], _audit: Audit, _stages: Mappin
         nearest=nearest,
         detection={metric["name"]: MetricResult.from_json(metric) for metric in detection},
         duplicates=duplicates,
+        null=pd.read_parquet(found["scores"].path(NULL_FILE)) if NULL_FILE in found["scores"].files else None,
     )
 
 

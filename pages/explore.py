@@ -31,6 +31,8 @@ from biasdiff_ui.filters import filter_bar
 from biasdiff_ui.lasso import area_record, inside_areas
 from biasdiff_ui.notices import plain, show_error
 from biasdiff_ui.ranking_table import open_rank, ranked_table
+from biasdiff_ui.score_distribution import HELP as SCORES_HELP
+from biasdiff_ui.score_distribution import draw_distribution
 from biasdiff_ui.search_view import sentence_search
 from biasdiff_ui.state import current_audit
 from biasdiff_ui.timeline import opening
@@ -102,8 +104,15 @@ with views:
         else:
             st.info("The map is not drawn yet: the audit is still running, or was stopped. Resume it on the page Audits.")
     with right:
-        st.markdown("**Coverage and precision** – over how much of the ranking is selected", help=LINES_HELP)
-        draw_curves(examples, log, percent)
+        show = st.segmented_control(
+            "Show", ["coverage and precision", "scores"], default="coverage and precision", required=True, key="show", bind="query-params"
+        )
+        if show == "scores":
+            st.markdown("**Influence scores** – against what chance gives", help=SCORES_HELP)
+            draw_distribution(examples, percent, cut)
+        else:
+            st.markdown("**Coverage and precision** – over how much of the ranking is selected", help=LINES_HELP)
+            draw_curves(examples, log, percent)
 
 shown = passing & inside_areas(table["x"].to_numpy(), table["y"].to_numpy(), areas) if areas else passing
 selection = {"page": "explore", "filter": chosen.record(), **({"lasso": area_record(areas)} if areas else {})}

@@ -488,7 +488,9 @@ def test_without_labels_the_figures_are_those_of_the_review() -> None:
 
 def unlabelled(ids: str) -> Examples:
     table = pd.DataFrame({"rank": range(1, len(ids) + 1), "id": list(ids), "label": np.nan})
-    return Examples(key="k", corpus_ids=tuple(ids), table=table, probes={}, nearest=pd.DataFrame(), detection={}, duplicates=Duplicates([]))
+    return Examples(
+        key="k", corpus_ids=tuple(ids), table=table, probes={}, nearest=pd.DataFrame(), detection={}, duplicates=Duplicates([]), null=None
+    )
 
 
 def test_word_difference_by_hand() -> None:

@@ -238,21 +238,51 @@ def test_rows_without_a_vector_have_no_such_score(tmp_path: Path) -> None:
         np.testing.assert_allclose(scores, [1.0, np.nan, 0.0], atol=1e-6)
 
 
+def made_of(
+    folder: Path, train: np.ndarray, probes: np.ndarray, *, twins: np.ndarray | None = None, weight: float = 1.0
+) -> CheckpointStores:
+    """Stores of one checkpoint; the pool is the examples."""
+    examples = store(folder / "t", train)
+    other = None if twins is None else store(folder / "w", twins)
+    return CheckpointStores(weight=weight, train=examples, probes=store(folder / "p", probes), twins=other, pool=examples)
+
+
 def test_null_scores_are_symmetric_and_of_the_size_of_chance(tmp_path: Path) -> None:
     """A sign-flipped mean of k orthogonal probes: its cosine to a probe's own direction is ±1/k, so its mean square is 1/k²."""
     k, draws = 4, 500
-    eye = np.eye(k)
-    null = null_scores(store(tmp_path / "t", eye), store(tmp_path / "p", eye), draws=draws, seed=0)
+    made = made_of(tmp_path, np.eye(k), np.eye(k))
+    null = null_scores([made], "mean", draws=draws, seed=0)
     assert null.shape == (draws * k,)
     np.testing.assert_allclose(np.abs(null), 1 / k, atol=1e-6)
     assert abs(null.mean()) < 4.5 / k / np.sqrt(draws * k)
-    again = null_scores(store(tmp_path / "t2", eye), store(tmp_path / "p2", eye), draws=draws, seed=0)
-    assert (null == again).all()
+    assert (null == null_scores([made], "mean", draws=draws, seed=0)).all()
+
+
+def test_null_scores_flip_what_the_score_is_a_mean_of(tmp_path: Path) -> None:
+    """One probe: its score with either sign; what it shares with the pool, or with its twin, is no part of it."""
+    probe, twin = np.array([[0.6, 0.8, 0.0]]), np.array([[0.6, 0.0, 0.8]])
+    made = made_of(tmp_path, np.eye(3), probe, twins=twin)
+    cosines = projected_cosines([made], ["age"])
+    for kind, direction in (("mean", probe[0]), ("contrast", probe[0] - twin[0]), ("centred", probe[0] - np.ones(3) / 3)):
+        null = null_scores([made], kind, draws=50, seed=0).reshape(3, 50)
+        np.testing.assert_allclose(np.abs(null), np.abs(direction)[:, None].repeat(50, 1), atol=1e-3)
+        if kind != "centred":  # whose pool leaves the example itself out
+            np.testing.assert_allclose(np.abs(null[:, 0]), np.abs(score_column(cosines, kind)), atol=1e-3)
+
+
+def test_null_scores_draw_the_same_signs_at_every_checkpoint(tmp_path: Path) -> None:
+    """Two equal checkpoints of half the weight each are one."""
+    train, probes = np.eye(4), np.eye(4)[[0, 1, 1, 2]]
+    half = [made_of(tmp_path / name, train, probes, weight=0.5) for name in "ab"]
+    whole = made_of(tmp_path / "c", train, probes)
+    halves = null_scores(half, "centred", draws=30, seed=1)
+    np.testing.assert_allclose(halves, null_scores([whole], "centred", draws=30, seed=1), atol=1e-6)
 
 
 def test_rows_without_a_vector_are_no_part_of_the_null(tmp_path: Path) -> None:
     train = store(tmp_path / "t", np.array([[1.0, 0.0], [0.0, 0.0]]), empty=1)
-    null = null_scores(train, store(tmp_path / "p", np.array([[1.0, 0.0]])), draws=10, seed=0)
+    made = CheckpointStores(weight=1.0, train=train, probes=store(tmp_path / "p", np.array([[1.0, 0.0]])), twins=None, pool=train)
+    null = null_scores([made], "mean", draws=10, seed=0)
     np.testing.assert_allclose(np.abs(null), 1.0, atol=1e-6)
 
 

@@ -73,6 +73,13 @@ def test_scores_in_the_ranking_are_those_of_the_store_up_to_projection(finished_
     assert np.isfinite(table["score"]).all() and (table["score"].abs() <= 1).all()
 
 
+def test_scores_by_chance_are_kept_beside_the_scores(finished_audit: Audit) -> None:
+    null = pd.read_parquet(finished_audit.artefact("scores").path("null.parquet"))
+    assert null["share"].iloc[0] == 0 and null["share"].iloc[-1] == 1
+    assert null["score"].is_monotonic_increasing and (null["score"].abs() <= 1).all()
+    assert null["score"].iloc[0] < 0 < null["score"].iloc[-1]
+
+
 def test_hidden_states_rank_the_corpus_beside_influence(finished_audit: Audit) -> None:
     table = pd.read_parquet(finished_audit.artefact("scores").path("scores.parquet"))
     assert np.isfinite(table["repsim"]).all() and (table["repsim"].abs() <= 1).all()

@@ -18,6 +18,8 @@ from biasdiff_core.config.gradients import ScoreKind
 from biasdiff_core.errors import ArtefactError
 
 PROBE, TWIN, POOL = "probe", "twin", "pool"
+NULL_FILE = "null.parquet"  # quantiles of `null_scores`: columns share, score
+NULL_SHARES = np.linspace(0, 1, 1001)
 
 
 def direction_name(side: str, bias_type: str) -> str:
@@ -170,12 +172,26 @@ def score_column(cosines: pd.DataFrame, kind: ScoreKind) -> pd.Series:
     return cosines["mean"] - cosines["twin_mean"]
 
 
-def null_scores(train: GradientStore, probes: GradientStore, *, draws: int, seed: int) -> np.ndarray:
-    """What scores look like when the probes have nothing in common: each probe's sign is flipped at random.
+def null_scores(stores: Sequence[CheckpointStores], kind: ScoreKind, *, draws: int, seed: int) -> np.ndarray:
+    """What scores of this kind look like when the probes have nothing in common: each probe's sign is drawn at random.
 
-    [draws · rows with a vector] mean cosines of the projected vectors to sign-flipped means of the probes.
+    [draws · rows with a vector], Σ_t η̄_t · the cosines to the mean of the probes' directions with those signs, the same at each
+    checkpoint, from the projected vectors. A direction is the probe's own, less the pool's mean where the score is `centred`, less its
+    twin's where it is `contrast`.
     """
-    signs = np.random.default_rng(seed).choice(np.array([-1, 1], np.float32), size=(draws, probes.count))
-    directions = signs @ probes.vectors() / probes.count
-    cosines = np.concatenate([shard @ directions.T for shard in train.shards()])
-    return cosines[train.done].ravel()
+    flips = np.random.default_rng(seed).choice(np.array([-1, 1], np.float32), size=(draws, stores[0].probes.count))
+
+    def at(store: CheckpointStores) -> np.ndarray:
+        directions = flips @ _own_directions(store, kind) / store.probes.count
+        return np.concatenate([shard @ directions.T for shard in store.train.shards()])
+
+    total = np.sum([store.weight * at(store) for store in stores], axis=0)
+    return total[np.all([store.train.done for store in stores], axis=0)].ravel()
+
+
+def _own_directions(store: CheckpointStores, kind: ScoreKind) -> np.ndarray:
+    """[probes, D]: what of each probe the score is a mean of."""
+    probes = store.probes.vectors()
+    if kind == "centred":
+        return probes - store.pool.vectors().mean(0)
+    return probes if kind == "mean" or store.twins is None else probes - store.twins.vectors()
