@@ -19,7 +19,8 @@ from biasdiff_core.config.gradients import OptimizerMap
 from biasdiff_core.evaluation.statistics import Estimate
 from biasdiff_core.model.checkpoint import OptimizerState
 from biasdiff_core.model.lora import lora_parameters
-from biasdiff_core.model.tokenise import Batch, Encoded, collate, length_batches, sequence_log_probs
+from biasdiff_core.model.score import sequence_log_probs
+from biasdiff_core.model.tokenise import Batch, Encoded, collate, length_batches
 
 Floats = NDArray[np.float64]
 TOKEN_BUDGET = 512

@@ -60,7 +60,8 @@ from biasdiff_core.model.checkpoint import load_optimizer_state
 from biasdiff_core.model.finetune import finetune
 from biasdiff_core.model.load import LoadedModel, load_model
 from biasdiff_core.model.lora import attach_adapter, detach_adapter
-from biasdiff_core.model.tokenise import Encoded, collate, encode, encode_texts, score
+from biasdiff_core.model.score import score
+from biasdiff_core.model.tokenise import Encoded, collate, encode, encode_texts
 from biasdiff_core.results import no_progress
 from biasdiff_core.workspace.audits import default_workspace
 

@@ -10,8 +10,9 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import OPTConfig, OPTForCausalLM, PreTrainedTokenizerFast
 
 from biasdiff_core.model.load import LoadedModel
+from biasdiff_core.model.score import sequence_log_probs
 from biasdiff_core.model.source import ModelSource
-from biasdiff_core.model.tokenise import Encoded, collate, encode_texts, length_batches, sequence_log_probs
+from biasdiff_core.model.tokenise import Encoded, collate, encode_texts, length_batches
 
 END = "</s>"
 LONGEST = 64

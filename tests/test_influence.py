@@ -29,7 +29,8 @@ from biasdiff_core.config import MapConfig
 from biasdiff_core.errors import ArtefactError
 from biasdiff_core.model.checkpoint import Checkpoint, load_optimizer_state
 from biasdiff_core.model.lora import add_lora, attach_adapter, lora_parameters
-from biasdiff_core.model.tokenise import collate, encode, encode_texts, sequence_log_probs
+from biasdiff_core.model.score import sequence_log_probs
+from biasdiff_core.model.tokenise import collate, encode, encode_texts
 from tests.reference.influence_slow import nearest_cosines_slow, whitened_cosines_slow
 from tests.tiny_gradients import LORA, PROBES, collect, gradient_config, tiny_corpus, tiny_probes, warm_up
 from tests.tiny_models import tiny_loaded

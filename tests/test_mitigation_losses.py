@@ -14,7 +14,8 @@ from biasdiff_core.config import UnlearnConfig
 from biasdiff_core.mitigation.losses import ascent, door, influence_weights, kl_divergence, min_norm_weights, preference, simnpo
 from biasdiff_core.mitigation.unlearn import Frozen, forget_loss, kl_to, reference_log_probs
 from biasdiff_core.model.lora import lora_parameters
-from biasdiff_core.model.tokenise import Encoded, collate, score
+from biasdiff_core.model.score import score
+from biasdiff_core.model.tokenise import Encoded, collate
 from biasdiff_core.model.train import ExampleLoss
 from tests.tiny_models import default_dtype, sequences, tiny_lora
 from tests.tiny_unlearning import CPU, loss_gradients

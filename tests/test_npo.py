@@ -15,7 +15,8 @@ from biasdiff_core.config import UnlearnConfig
 from biasdiff_core.mitigation.losses import npo
 from biasdiff_core.mitigation.unlearn import Material, forget_loss, reference_log_probs, unlearn
 from biasdiff_core.model.lora import ADAPTER_FILE
-from biasdiff_core.model.tokenise import collate, score
+from biasdiff_core.model.score import score
+from biasdiff_core.model.tokenise import collate
 from biasdiff_core.model.train import read_steps
 from biasdiff_core.results import no_progress
 from tests.tiny_models import default_dtype, sequences, tiny_loaded, tiny_lora

@@ -17,12 +17,9 @@ from biasdiff_core.model.tokenise import (
     encode,
     encode_texts,
     length_batches,
-    score,
     tokenizer_digest,
     truncate_text,
 )
-from tests.reference.gradients_slow import loss_slow
-from tests.tiny_models import ARCHITECTURES, left_padded, sequences, tiny_base
 from tests.tiny_tokenizer import byte_tokenizer
 
 
@@ -74,19 +71,6 @@ def test_truncation_keeps_a_prefix_of_the_characters(limit: int) -> None:
     text = "aé漢b"
     cut = truncate_text(byte_tokenizer(), text, limit)
     assert text.startswith(cut) and (cut == text or count_tokens(byte_tokenizer(), [cut])[0] >= limit)
-
-
-@pytest.mark.parametrize("architecture", sorted(ARCHITECTURES))
-def test_logits_are_those_of_the_labelled_positions(architecture: str) -> None:
-    """Of every architecture, with padding on either side; the head is left as it was."""
-    model, encoded = tiny_base(architecture, dtype=torch.float64), sequences(5)
-    for batch in (collate(encoded, range(5), 0, torch.device("cpu")), left_padded(encoded)):
-        everywhere = model(input_ids=batch.ids, attention_mask=batch.attention, position_ids=batch.positions).logits
-        scored = score(model, batch)
-        expected = torch.cat([everywhere[row, :-1][batch.loss_mask[row, 1:]] for row in range(5)])
-        torch.testing.assert_close(scored.logits, expected)
-        assert float(scored.log_prob[2]) == pytest.approx(-float(loss_slow(model, encoded[2])) * encoded[2].loss_tokens)
-        assert not model.get_output_embeddings()._forward_pre_hooks
 
 
 def test_a_tokenizers_digest_is_of_its_rules_not_of_its_last_call() -> None:

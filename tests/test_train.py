@@ -17,7 +17,8 @@ from biasdiff_core.errors import ConfigError, DataError, NumericError
 from biasdiff_core.mitigation.adapter import keep_adapter
 from biasdiff_core.model.checkpoint import Checkpoint, list_checkpoints, load_optimizer_state
 from biasdiff_core.model.lora import ADAPTER_FILE, add_lora, lora_parameters
-from biasdiff_core.model.tokenise import Encoded, Scored, collate, score
+from biasdiff_core.model.score import Scored, score
+from biasdiff_core.model.tokenise import Encoded, collate
 from biasdiff_core.model.train import LOG_FILE, Gradients, Term, learning_rate_at, mean_nll, read_steps, train
 from biasdiff_core.results import Progress
 from tests.reference.gradients_slow import gradients_slow
@@ -307,7 +308,7 @@ def test_an_unknown_target_module_is_refused_naming_those_there_are() -> None:
 def test_mean_nll_is_per_token() -> None:
     batch = collate([Encoded(ids=(5, 6, 7), loss_from=1), Encoded(ids=(5, 6, 7, 8, 9), loss_from=1)], [0, 1], 0, CPU)
     logs = torch.tensor([-4.0, -2.0, -1.0, -2.0, -2.0, -3.0])
-    scored = Scored(batch=batch, logits=torch.empty(0), token_log_probs=logs, owner=torch.tensor([0, 0, 1, 1, 1, 1]))
+    scored = Scored(batch=batch, token_log_probs=logs, owner=torch.tensor([0, 0, 1, 1, 1, 1]), form_logits=lambda: torch.empty(0))
     assert scored.log_prob.tolist() == [-6.0, -8.0] and scored.tokens.tolist() == [2, 4]
     assert mean_nll(scored).tolist() == [3.0, 2.0]
 

@@ -13,7 +13,8 @@ from biasdiff_core.config import TrainingConfig, UnlearnConfig
 from biasdiff_core.mitigation.unlearn import reference_log_probs
 from biasdiff_core.model.finetune import finetune
 from biasdiff_core.model.lora import attach_adapter, lora_parameters
-from biasdiff_core.model.tokenise import Encoded, collate, encode, score
+from biasdiff_core.model.score import score
+from biasdiff_core.model.tokenise import Encoded, collate, encode
 from biasdiff_core.model.train import ExampleLoss
 from biasdiff_core.results import no_progress
 from tests.tiny_gradients import LORA, PROBES, TRAINING, tiny_corpus

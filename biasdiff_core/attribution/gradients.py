@@ -20,7 +20,8 @@ from biasdiff_core.attribution.optimizer_map import GradientMap
 from biasdiff_core.attribution.projection import Projection
 from biasdiff_core.errors import NumericError
 from biasdiff_core.model.lora import lora_modules
-from biasdiff_core.model.tokenise import Batch, Encoded, Scored, collate, length_batches, score
+from biasdiff_core.model.score import Scored, score
+from biasdiff_core.model.tokenise import Batch, Encoded, collate, length_batches
 from biasdiff_core.model.vectors import mean_states
 
 Visitor = Callable[[str, Tensor], None]  # (canonical parameter name, gradients [B, n])

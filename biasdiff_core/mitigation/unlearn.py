@@ -23,7 +23,8 @@ from biasdiff_core.mitigation import losses
 from biasdiff_core.mitigation.stopping import DevStop, Judged, Pair
 from biasdiff_core.model.load import LoadedModel
 from biasdiff_core.model.lora import attach_adapter, canonical_name, detach_adapter, lora_parameters
-from biasdiff_core.model.tokenise import Encoded, Scored, collate, encode, encode_chat, encode_texts, length_batches, score
+from biasdiff_core.model.score import Scored, score
+from biasdiff_core.model.tokenise import Encoded, collate, encode, encode_chat, encode_texts, length_batches
 from biasdiff_core.model.train import ExampleLoss, Gradients, Term, Weigh, mean_nll, train
 from biasdiff_core.results import ProgressCallback
 

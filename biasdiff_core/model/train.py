@@ -25,7 +25,8 @@ from biasdiff_core.config import TrainingConfig
 from biasdiff_core.errors import DataError, NumericError
 from biasdiff_core.model.checkpoint import Checkpoint, list_checkpoints, load_optimizer_state, save_checkpoint
 from biasdiff_core.model.lora import load_weights, lora_parameters
-from biasdiff_core.model.tokenise import Encoded, Scored, collate, length_batches, score
+from biasdiff_core.model.score import Scored, score
+from biasdiff_core.model.tokenise import Encoded, collate, length_batches
 from biasdiff_core.results import Progress, ProgressCallback, no_progress
 
 log = logging.getLogger(__name__)
