@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -13,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from biasdiff_core.audit import Audit
 from biasdiff_core.config import METHODS, StopConfig, TrainingConfig, UnlearnConfig
@@ -24,7 +27,7 @@ from biasdiff_core.pipeline import Pipeline
 from biasdiff_core.plan import plan, predicted_cost, removals
 from biasdiff_core.results import Progress
 from biasdiff_core.review.removal import load_removal
-from biasdiff_core.workspace.artefacts import digest_json, open_artefact
+from biasdiff_core.workspace.artefacts import digest_json, manifests, open_artefact
 from tests.tiny_audit import tiny_config
 
 REFUSE_SOCKETS = """
@@ -36,10 +39,6 @@ from biasdiff_core.cli import main
 sys.argv = ["biasdiff", "run", sys.argv[1]]
 main()
 """
-
-
-class Killed(Exception):
-    """Stands for the moment at which the process dies."""
 
 
 def test_a_finished_audit_is_complete_and_verifies(finished_audit: Audit) -> None:
@@ -98,23 +97,69 @@ def test_without_hidden_states_an_audit_is_what_it_was(tiny_model_folder: Path, 
     assert "repsim" not in pd.read_parquet(audit.artefact("scores").path("scores.parquet"))
 
 
-@pytest.mark.parametrize("stage", ["corpus", "probes", "warmup", "gradients", "scores", "ranking", "index", "map2d", "evaluation"])
-def test_killed_at_any_stage_it_resumes_to_the_same_result(
-    finished_audit: Audit, tmp_path: Path, tiny_model_folder: Path, stage: str
-) -> None:
+# Where the process dies: the stage that reports its progress, and the title of the step (any, where it is empty).
+DEATHS = (
+    ("corpus", ""),
+    ("probes", ""),
+    ("warmup", ""),
+    ("gradients", ""),
+    ("index", ""),
+    ("scores", ""),
+    ("ranking", ""),
+    ("map2d", ""),
+    ("evaluation", "Evaluate base"),
+    ("evaluation", "Evaluate origin"),
+    ("retrain", ""),
+    ("npo", ""),
+    ("random", ""),
+    ("evaluation", "Evaluate retrain"),
+    ("evaluation", "Evaluate random"),
+    ("report", ""),
+)
+TIMED = ("removal", "report")  # stages whose files name the decisions, and these the times at which they were made
+
+
+def _run_and_die(audit_id: str, workspace: Path, stage: str, title: str) -> None:
+    """The whole audit, up to the stage: with work behind it where the stage does several pieces, or at its beginning."""
+    torch.set_num_threads(1)
+
+    def die(progress: Progress) -> None:
+        begun = progress.done > 0 or stage not in ("warmup", "gradients", "retrain", "npo", "random")
+        if progress.stage == stage and title in progress.message and begun:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    Audit.open(audit_id, workspace).run(die)
+
+
+def payloads(audit: Audit) -> dict[str, str]:
+    """SHA-256 of every file of every artefact whose bytes follow from its inputs."""
+    found = {}
+    for manifest in manifests(audit.folder.path):
+        artefact = open_artefact(audit.folder.path, manifest.parent.parent.name, manifest.parent.name)
+        # By variant, not by key: what follows from decisions has their times in its key.
+        place = f"{artefact.stage}:{artefact.facts.get('variant', '')}"
+        found |= {f"{place}/{name}": file["sha256"] for name, file in artefact.files.items()}
+    return {name: digest for name, digest in found.items() if not name.startswith(TIMED)}
+
+
+@pytest.mark.parametrize(("stage", "title"), DEATHS)
+def test_killed_at_any_stage_it_resumes_to_the_same_bytes(finished_audit: Audit, tmp_path: Path, stage: str, title: str) -> None:
+    """SIGKILL to the real process, then run again: decided once, and every payload as of a run without a break."""
     audit = Audit.from_config(finished_audit.config, tmp_path / "workspace")
-
-    def dies(progress: Progress) -> None:
-        if progress.stage == stage and (progress.done > 0 or stage not in ("warmup", "gradients")):
-            raise Killed
-
-    with pytest.raises(Killed):
-        Pipeline(audit.folder, dies).analyse()
-    assert not audit.plan().finished
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])  # torch is imported once, not by every process
+    process = context.Process(target=_run_and_die, args=(audit.folder.id, audit.folder.workspace, stage, title))
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
     audit.run()
-    for name in ("ranking", "scores"):
-        file = f"{name}.parquet"
-        assert audit.artefact(name).path(file).read_bytes() == finished_audit.artefact(name).path(file).read_bytes()
+    assert [action.count for action in audit.log.actions()] == [action.count for action in finished_audit.log.actions()]
+    assert [load_removal(removal).ids for removal in removals(audit.folder)] == [
+        load_removal(removal).ids for removal in removals(finished_audit.folder)
+    ]
+    assert audit.compare().metrics == finished_audit.compare().metrics
+    found, expected = payloads(audit), payloads(finished_audit)
+    assert {name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name)} == set()
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any, cast
 
@@ -73,6 +74,12 @@ def save_adapter(model: PeftModel, folder: Path) -> None:
     # Without the last setting peft asks the hub for the base model's vocabulary at every save.
     model.save_pretrained(str(folder), safe_serialization=True, save_embedding_layers=False)
     (folder / "README.md").unlink(missing_ok=True)  # peft's empty card says nothing of this adapter
+    # peft writes a set in the order of its hashes, which differs between processes: the same adapter would have two digests.
+    config = folder / "adapter_config.json"
+    settings = json.loads(config.read_text(encoding="utf8"))
+    config.write_text(
+        json.dumps(settings | {"target_modules": sorted(settings["target_modules"])}, indent=2, sort_keys=True), encoding="utf8"
+    )
 
 
 def attach_adapter(base: Any, folder: Path) -> PeftModel:
