@@ -238,7 +238,7 @@ class Pooled:
     def score(self, scoring: Scoring) -> Estimate:
         """Stereotype score in %, over pairs and seeds."""
         wins = np.stack([scores.wins(scoring)[scores.stereotypes] for scores in self._pairs()]).astype(float)
-        return pooled_difference(100 * wins, np.zeros_like(wins), draws=DRAWS, seed=0)
+        return pooled_difference(100 * wins, np.zeros_like(wins))
 
     def figures(self, start: str, end: str) -> dict[str, float]:
         """Metrics whose names begin and end so, by name, mean over seeds."""
@@ -255,22 +255,22 @@ class Pooled:
 def shares(arms: Mapping[str, Pooled], variant: str, bottom: str) -> Share:
     """(origin − variant) / (origin − bottom) in mean margin, `sum` scoring, pooled."""
     origin, after, base = (arms[v].margins("sum") for v in ("origin", variant, bottom))
-    return pooled_share_undone(origin, after, base, draws=DRAWS, seed=0)
+    return pooled_share_undone(origin, after, base)
 
 
 def margin_difference(arms: Mapping[str, Pooled], variant: str, reference: str) -> Estimate:
     """Mean margin of the variant less that of the reference, nats, `sum` scoring, pooled."""
-    return pooled_difference(arms[variant].margins("sum"), arms[reference].margins("sum"), draws=DRAWS, seed=0)
+    return pooled_difference(arms[variant].margins("sum"), arms[reference].margins("sum"))
 
 
 def trex_difference(recipe: Recipe, arms: Mapping[str, Pooled], variant: str, reference: str) -> Estimate:
     """Exact match on T-REx of the variant less that of the reference, in percentage points, pooled."""
     right = [np.stack([trex_correct(recipe, n, e) for n, e in enumerate(arms[v].evaluations)]) for v in (variant, reference)]
-    return pooled_difference(100 * right[0], 100 * right[1], draws=DRAWS, seed=0)
+    return pooled_difference(100 * right[0], 100 * right[1])
 
 
 def perplexity_ratio(arms: Mapping[str, Pooled], variant: str, reference: str) -> Estimate:
     """Perplexity of the variant over that of the reference on the same texts, pooled."""
     (after, tokens), (before, _) = arms[variant].losses(), arms[reference].losses()
-    moved = pooled_difference(after / tokens.mean(), before / tokens.mean(), draws=DRAWS, seed=0)
+    moved = pooled_difference(after / tokens.mean(), before / tokens.mean())
     return Estimate(value=math.exp(moved.value), low=math.exp(moved.low), high=math.exp(moved.high))
