@@ -37,6 +37,17 @@ from benchmarks.arms import (
     trex_difference,
 )
 from benchmarks.cells import Cell, Task, mean_overlap, pooled, side_by_side, waves
+from benchmarks.paper_figures import (
+    PAPER_FIGURE3,
+    PAPER_TABLE1,
+    PAPER_TABLE3,
+    PAPER_TABLE4,
+    PAPER_TABLE5,
+    PAPER_TABLE6,
+    PAPER_TABLE9,
+    PAPER_TABLE9_BEFORE,
+    WHY,
+)
 from benchmarks.record import record
 from biasdiff_core.config.mitigation import Method
 from biasdiff_core.config.model import BUNDLED_MODEL
@@ -61,21 +72,6 @@ INDICATORS = ("bias_diff", "own", "wino", "balance")
 PERCENTAGES = (5.0, 10.0, 15.0, 35.0)
 BLOCKS = (1, 2, 4, 8, 16, 32)
 CUTS = (5.0, 10.0, 15.0, 20.0, 25.0, 30.0, 35.0)
-# Stereotype scores of the paper's Table 1 (Qwen2.5-1.5B-Instruct, Trex_mix): they stand beside ours, which are of a smaller model.
-PAPER_TABLE1 = {
-    "full": {"base": 64.88, "origin": 70.16, "retrain": 67.21, "npo": 68.53, "ascent": 67.60, "prompt": 68.53},
-    "few": {"base": 64.88, "origin": 70.16, "retrain": 68.68, "npo": 68.45, "ascent": 70.39, "prompt": 69.84},
-}
-# Stereotype scores: Table 4 of Qwen2.5-1.5B on Gen_mix by percentage removed (0: origin);
-# Table 5 of opt-1.3b; Table 6 by model; Table 9 of opt-1.3b on CrowS-Pairs, and SEAT's effect size.
-PAPER_TABLE4 = {0.0: 72.33, 5.0: 68.06, 10.0: 67.36, 15.0: 67.29, 35.0: 66.67}
-PAPER_TABLE5 = {"gen_mix": (72.02, 67.91), "toxic_mix": (67.91, 66.98)}
-PAPER_TABLE6 = {"Qwen2.5-1.5B": (64.88, 72.33), "Qwen2.5-0.5B": (59.22, 60.62), "opt-1.3b": (66.90, 72.02), "opt-350m": (60.54, 61.55)}
-PAPER_TABLE9 = {
-    "seat": {2.0: 67.60, 5.0: 67.44, 10.0: 67.60, 15.0: 66.05},
-    "crows": {2.0: 0.8461, 5.0: 0.5762, 10.0: 0.5309, 15.0: 0.2807},
-}
-PAPER_FIGURE3 = {"full": {15.0: (0.512, 0.999), 35.0: (0.9996, 0.836)}, "few": {35.0: (0.9958, 0.836)}}
 
 
 def table1(recipe: Recipe, seeds: Sequence[int]) -> list[str]:
@@ -88,12 +84,12 @@ def table1(recipe: Recipe, seeds: Sequence[int]) -> list[str]:
     training = recipe.training
     lines = [
         f"{recipe.model} ({recipe.dtype}), {recipe.n} rows of Trex_mix, {training.epochs} epochs at {training.learning_rate:g}, top "
-        f"{recipe.percent:g} % less false positives; {len(seeds)} training seeds, intervals over seeds and pairs. The paper's last column "
-        "is of Qwen2.5-1.5B-Instruct on all 8,939 rows.",
+        f"{recipe.percent:g} % less false positives; {len(seeds)} training seeds, intervals over seeds and pairs. The last column, the paper's, "
+        "is of Qwen2.5-1.5B-Instruct on all 8,939 rows: stereotype score %, perplexity, T-REx %.",
         "",
         "Coverage and precision of the selection, mean over seeds: " + "; ".join(_selected(recipe, seeds, scope) for scope in arms) + ".",
         "",
-        *header("warm-up", "variant", "stereotype `paper` %", "stereotype `sum` %", *UNITS, "the paper's stereotype %"),
+        *header("warm-up", "variant", "stereotype `paper` %", "stereotype `sum` %", *UNITS, "the paper"),
     ]
     for scope, variants in arms.items():
         prefix = "mitigation" if scope == "full" else "mitigation.few"
@@ -143,11 +139,13 @@ def _record(recipe: Recipe, prefix: str, figures: Mapping[str, Estimate | Share]
 
 def table3(cells: Sequence[Cell], seeds: Sequence[int]) -> list[str]:
     """Rows by block size: how many neighbours of the (shuffled) corpus share one gradient."""
-    lines = [*header("block size", "coverage, precision", "retrain: stereotype `sum` %", "margin against origin, nats")]
+    columns = ("retrain: stereotype `sum` %", "margin against origin, nats", "the paper: opt-350m, Balance (origin 60.23)")
+    lines = [*header("block size", "coverage, precision", *columns)]
     for cell in cells:
         arms = cell.pooled(seeds)
         figures = (shown(arms["retrain"].score("sum"), 1), shown(margin_difference(arms, "retrain", "origin")))
-        lines.append(row(cell.changed.block_size, cell.overlap(seeds), *figures))
+        size = cell.changed.block_size
+        lines.append(row(size, cell.overlap(seeds), *figures, PAPER_TABLE3.get(size, "")))
     return lines
 
 
@@ -192,7 +190,9 @@ def table9(cells: Sequence[Cell], seeds: Sequence[int]) -> list[str]:
     """Rows by probing set and percentage; a probing set is never the judge of what was found with it."""
     lines = [*header("probing set", "removed %", "CrowS-Pairs, stereotype `sum` %", "SEAT, mean absolute effect size", "the paper")]
     first = cells[0].pooled(seeds)
-    lines += [row(f"none: {v}", 0, shown(first[v].score("sum"), 1), _effect_sizes(first[v]), "") for v in ("base", "origin")]
+    lines += [
+        row(f"none: {v}", 0, shown(first[v].score("sum"), 1), _effect_sizes(first[v]), PAPER_TABLE9_BEFORE[v]) for v in ("base", "origin")
+    ]
     for cell in cells:
         indicator, percent, judged = cell.changed.indicator, cell.changed.percent, cell.pooled(seeds)["retrain"]
         figures = (shown(judged.score("sum"), 1), "") if indicator == "seat" else ("", _effect_sizes(judged))
@@ -208,7 +208,8 @@ def _effect_sizes(variant: Pooled) -> str:
 
 def figure3(recipe: Recipe, seeds: Sequence[int]) -> list[str]:
     """Rows by percentage selected."""
-    lines = [*header("selected %", "full: coverage, precision", "few: coverage, precision", "the paper, full", "the paper, few")]
+    lines = [_stated(recipe, [recipe.corpus], seeds), "Means over seeds.", ""]
+    lines += [*header("selected %", "full: coverage, precision", "few: coverage, precision", "the paper, full", "the paper, few")]
     audits = {scope: [ranked(recipe, seed, scope) for seed in seeds] for scope in SCOPES}
     for percent in CUTS:
         ours = [mean_overlap(by_seed, percent) for by_seed in audits.values()]
@@ -315,14 +316,23 @@ def main(table: str, workspace: Path, seeds: int, model: str, n: int, dtype: str
 
 def read_off(table: str, recipe: Recipe, seeds: Sequence[int]) -> list[str]:
     """The lines of a table whose cells are made (or are made now)."""
-    if table in OF_SCOPES:
-        return OF_SCOPES[table](recipe, seeds)
-    training, cells = recipe.training, cells_of(table, recipe)
-    stated = (
-        f"{recipe.model} ({recipe.dtype}), {recipe.n} rows of {', '.join(dict.fromkeys(cell.changed.corpus for cell in cells))}, "
-        f"{training.epochs} epochs at {training.learning_rate:g}; {len(seeds)} training seed(s), 95 % intervals over seeds and pairs."
+    name = ALIASES.get(table, table)
+    why = ["", f"Where ours and the paper's differ: {WHY[name]}"]
+    if name in OF_SCOPES:
+        return [*OF_SCOPES[name](recipe, seeds), *why]
+    cells = cells_of(table, recipe)
+    mixes = list(dict.fromkeys(cell.changed.corpus for cell in cells))
+    over = "seeds and pairs" if len(seeds) > 1 else "the pairs alone: of this one training"
+    return [_stated(recipe, mixes, seeds), f"95 % intervals over {over}.", "", *OF_CELLS[name](cells, seeds), *why]
+
+
+def _stated(recipe: Recipe, mixes: Sequence[str], seeds: Sequence[int]) -> str:
+    """What every row of a table was measured on."""
+    training = recipe.training
+    return (
+        f"{recipe.model} ({recipe.dtype}), {recipe.n} rows of {', '.join(mixes)}, {training.epochs} epochs at {training.learning_rate:g}; "
+        f"{len(seeds)} training seed(s)."
     )
-    return [stated, "", *OF_CELLS[ALIASES.get(table, table)](cells, seeds)]
 
 
 def write_section(name: str, text: str) -> None:
