@@ -84,7 +84,7 @@ def table1(recipe: Recipe, seeds: Sequence[int]) -> list[str]:
     training = recipe.training
     lines = [
         f"{recipe.model} ({recipe.dtype}), {recipe.n} rows of Trex_mix, {training.epochs} epochs at {training.learning_rate:g}, top "
-        f"{recipe.percent:g} % less false positives; {len(seeds)} training seeds, intervals over seeds and pairs. The last column, the paper's, "
+        f"{recipe.percent:g} % less false positives; {len(seeds)} training seeds, intervals over seeds and pairs. The paper's column "
         "is of Qwen2.5-1.5B-Instruct on all 8,939 rows: stereotype score %, perplexity, T-REx %.",
         "",
         "Coverage and precision of the selection, mean over seeds: " + "; ".join(_selected(recipe, seeds, scope) for scope in arms) + ".",

@@ -32,13 +32,13 @@ PAPER_TABLE9_BEFORE = {"base": "66.90; SEAT 0.9041", "origin": "69.07; SEAT 0.94
 PAPER_FIGURE3 = {"full": {15.0: (0.512, 0.999), 35.0: (0.9996, 0.836)}, "few": {35.0: (0.9958, 0.836)}}
 
 _SIZE = (
-    "ours is a model of 135 M parameters on 500 rows, which learns little of the stereotypes, so a share of the pairs that is large in the "
-    "paper is within chance here"
+    "ours is a model of 135 M parameters on 500 rows, which takes up less of the stereotypes, and a change of one or two points is within "
+    "chance"
 )
 WHY: Mapping[str, str] = {
-    "table1": f"{_SIZE}; the paper gives no intervals (with 1,290 pairs one score alone is uncertain by 2.5 points). Its convention is the "
+    "table1": f"{_SIZE}; the paper gives no intervals. Its convention is the "
     "column `paper`; `sum` is what other programs report. Its perplexity is of a text that it does not name, and in its full section the "
-    "rows of NPO and prompt are the same figures. A prompt makes the `sum` score of this model rise.",
+    "rows of NPO and prompt are the same figures.",
     "table3": f"{_SIZE}; the paper's corpus is Balance, whose labels are not known, and its blocks are the batches of its loader. Ours are "
     "neighbours of the shuffled corpus: whatever stands beside a biased example is selected with it.",
     "table4": f"{_SIZE}; the paper removes from Gen_mix and has no random control beside it.",
