@@ -33,7 +33,7 @@ from biasdiff_core.attribution.token_influence import token_table
 from biasdiff_core.comparison import BASE
 from biasdiff_core.config import StopConfig
 from biasdiff_core.config.gradients import ScoreKind
-from biasdiff_core.config.mitigation import UNLEARNINGS, Method, Unlearning
+from biasdiff_core.config.mitigation import DEV_PROBES, UNLEARNINGS, Method, Unlearning
 from biasdiff_core.corpus.examples import Corpus, ProbeSet
 from biasdiff_core.corpus.probes import leakage, read_probes
 from biasdiff_core.corpus.read import read_corpus
@@ -55,7 +55,6 @@ from biasdiff_core.model.load import LoadedModel, load_model
 from biasdiff_core.model.lora import ADAPTER_FILE, attach_adapter, detach_adapter
 from biasdiff_core.model.tokenise import count_tokens, truncate_text
 from biasdiff_core.plan import (
-    DEV_PROBES,
     NO_ADAPTER,
     TOKENS_FILE,
     Plan,

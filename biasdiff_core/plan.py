@@ -13,7 +13,7 @@ from typing import Any
 from biasdiff_core.attribution.nearness import SETTINGS
 from biasdiff_core.comparison import BASE, ORIGIN
 from biasdiff_core.config import AuditConfig, UnlearnConfig
-from biasdiff_core.config.mitigation import UNLEARNINGS, Method, MitigationConfig
+from biasdiff_core.config.mitigation import DEV_PROBES, UNLEARNINGS, Method, MitigationConfig
 from biasdiff_core.corpus.sources import source_digest
 from biasdiff_core.errors import ArtefactError, BiasDiffError
 from biasdiff_core.evaluation.pairs import pairs_path
@@ -28,7 +28,6 @@ MAP_SEED = 0
 TOKENS_FILE = "tokens.parquet"
 SHADED = 300  # candidates at most: more are hardly read token by token, and at the rate of gradients below these take half a minute
 NO_ADAPTER = "none"  # in place of a stage key: the base model as it is
-DEV_PROBES = "probes"  # of StopConfig.dev: the probing set and its twins
 # Evaluation suites that read a file or folder, and the path that stands for what comes with the project (None: it has no such).
 SUITE_FILES: Mapping[str, str | None] = {"stereoset": None, "seat": None, "trex": None, "answers": "paper"}
 

@@ -84,6 +84,18 @@ def test_evaluate_prints_figures_with_conventions(audit: Audit) -> None:
     assert {row["variant"] for row in rows} == {"base", "origin"} and all(row["convention"] for row in rows)
 
 
+def test_compare_fails_a_build_with_its_reason(audit: Audit) -> None:
+    """Exit 1 and the reason on standard error where a condition holds, 0 where none does; both judged on the same comparison."""
+    failed = biasdiff("compare", audit.folder.id, "--variant", "retrain", "--fail-if", "stereotype_margin.high > -100")
+    assert failed.exit_code == 1 and failed.stderr.startswith("FAILED ")
+    assert "retrain" in failed.stderr and "stereotype_margin" in failed.stderr and "-100" in failed.stderr
+    assert "FAILED" not in ok("compare", audit.folder.id, "--variant", "retrain", "--fail-if", "stereotype_margin.high < -100")
+    shown = biasdiff("compare", audit.folder.id, "--json", "--fail-if", "stereotype_margin.high > -100")
+    assert shown.exit_code == 1 and len(json.loads(shown.stdout)["failed"]) == 3  # retrain, NPO and random
+    unknown = biasdiff("compare", audit.folder.id, "--fail-if", "no_such_figure > 1")
+    assert unknown.exit_code == 2 and "no_such_figure" in unknown.stderr
+
+
 @pytest.mark.parametrize("what, name", [("cleaned", "cleaned.csv"), ("report", "report.html"), ("ranking", "ranking.csv")])
 def test_export(audit: Audit, tmp_path: Path, what: str, name: str) -> None:
     ok("export", audit.folder.id, what, tmp_path / name)

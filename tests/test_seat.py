@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Literal
 
 import numpy as np
@@ -66,6 +68,31 @@ def test_ties_count_against_the_effect() -> None:
     # 0.1 + 0.2 + 0.3 in another order is another float, and still a tie.
     values = np.array([0.1, 0.2, 0.3])
     assert permutation_p(values, values[::-1] - 0.0, permutations=10, seed=0)[0] == permutation_p_slow([0.1, 0.2, 0.3], [0.3, 0.2, 0.1])
+
+
+def other_program() -> ModuleType:
+    """The WEAT and SEAT statistics of fairllms, loaded from its file: its package imports what is not installed."""
+    found = importlib.util.find_spec("fairllms")
+    assert found is not None and found.submodule_search_locations, "fairllms comes with requirements-bundled.txt"
+    path = Path(found.submodule_search_locations[0]) / "utils" / "association.py"
+    spec = importlib.util.spec_from_file_location("fairllms_association", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("size", [2, 4, 6])
+def test_statistics_equal_those_of_another_program(size: int) -> None:
+    """fairllms: s of every sentence, d, and the exact one-sided p."""
+    other, generator = other_program(), np.random.default_rng(size)
+    x, y, a, b = (generator.normal(size=(n, 9)) + 0.2 for n in (size, size, 5, 3))
+    units = [part / np.linalg.norm(part, axis=1, keepdims=True) for part in (x, y, a, b)]
+    s_x, s_y = associations(*units)
+    np.testing.assert_allclose(s_x, [other.association(w, a, b) for w in x])
+    np.testing.assert_allclose(s_y, [other.association(w, a, b) for w in y])
+    assert float(effect_size(s_x, s_y)) == pytest.approx(other.cohens_d(s_x, s_y))
+    assert permutation_p(s_x, s_y, permutations=10, seed=0)[0] == pytest.approx(other.permutation_pval(s_x, s_y))
 
 
 @pytest.mark.parametrize("sizes", [(3, 3), (4, 2), (2, 5)])

@@ -15,6 +15,7 @@ Method = Literal[
 ]
 METHODS: tuple[Method, ...] = get_args(Method)
 UNLEARNINGS: tuple[Unlearning, ...] = get_args(Unlearning)
+DEV_PROBES = "probes"  # of StopConfig.dev: the probing set and its twins
 
 
 @config_class
@@ -37,7 +38,7 @@ class StopConfig:
     in the second case the epoch before is kept. `pairs`, `retain`: how many are judged, drawn with a seed.
     """
 
-    dev: str = "probes"
+    dev: str = DEV_PROBES
     parity: bool = True
     max_perplexity_ratio: float = 1.05
     pairs: int = 200
