@@ -156,7 +156,7 @@ class Audit:
             corpus=self.artefact("corpus"),
             probes=self.artefact("probes"),
             gradients=or_error(lambda: self.artefact("gradients")),
-            pairs=self.plan()["evaluation"].inputs["pairs"],
+            evaluation=self.plan()["evaluation"].inputs,
         )
 
     def compare_meanings(self, progress: ProgressCallback = no_progress) -> None:

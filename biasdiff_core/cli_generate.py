@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, get_args
@@ -12,7 +12,7 @@ from typing import Any, get_args
 import click
 
 from biasdiff_core.cli_common import command, json_option, progress_bar
-from biasdiff_core.config import CorpusConfig, CrowsPairsConfig, StereoSetConfig
+from biasdiff_core.config import CorpusConfig, CrowsPairsConfig, EvaluationConfig, SeatConfig, StereoSetConfig
 from biasdiff_core.config.generation import BIAS_TYPES, Budget, GenerationConfig, PairRules, PromptName
 from biasdiff_core.corpus.generation.client import Client
 from biasdiff_core.corpus.generation.judge import ProbePair
@@ -20,8 +20,7 @@ from biasdiff_core.corpus.generation.output import JudgedRow, check_target, reas
 from biasdiff_core.corpus.generation.run import Generation, Summary
 from biasdiff_core.corpus.generation.template import VERSION, template_rows
 from biasdiff_core.corpus.read import read_corpus
-from biasdiff_core.evaluation.pairs import pair_texts
-from biasdiff_core.evaluation.stereoset import load_tests
+from biasdiff_core.evaluation.texts import texts_by_suite
 
 RULES, BUDGET = PairRules(), Budget()
 
@@ -39,6 +38,7 @@ RULES, BUDGET = PairRules(), Budget()
 @click.option("--text-column", default="text", show_default=True, help="Column of the corpus's text.")
 @click.option("--crows-pairs", default="bundled", show_default=True, help="CrowS-Pairs that no pair may nearly repeat.")
 @click.option("--stereoset", help="StereoSet's dev.json, likewise.")
+@click.option("--seat", help="A folder of SEAT's tests sent-*.jsonl, likewise.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the examples shown and of the templates.")
 @click.option("--temperature", type=float, help="Of the model (default: the server's).")
 @click.option("--max-requests", type=int, default=BUDGET.max_requests, show_default=True, help="Budget; failed ones count.")
@@ -61,7 +61,7 @@ def generate(out: Path, model: str | None, template: bool, yes: bool, as_json: b
     check_target(out, resumable=not template)
     shortest, longest = options["words"]
     rules = PairRules(bias_types=options["bias_types"] or BIAS_TYPES, min_words=shortest, max_words=longest)
-    references = _references(options["corpus"], options["text_column"], options["crows_pairs"], options["stereoset"])
+    references = _references(options)
     if model is None:
         rows = template_rows(options["count"], options["seed"], rules, references)
         write(rows, out, source="template", model="", prompt=VERSION)
@@ -81,14 +81,20 @@ def generate(out: Path, model: str | None, template: bool, yes: bool, as_json: b
     _print(out, generation.rows, generation.summary(), as_json)
 
 
-def _references(corpus: str | None, text_column: str, crows_pairs: str, stereoset: str | None) -> dict[str, list[str]]:
+def _references(options: Mapping[str, Any]) -> dict[str, list[str]]:
     """By name, the texts that no pair may nearly repeat."""
-    references = {"CrowS-Pairs": pair_texts(CrowsPairsConfig(path=crows_pairs))}
-    if corpus is not None:
-        references["the corpus"] = [example.text for example in read_corpus(CorpusConfig(path=corpus, text_column=text_column)).corpus]
-    if stereoset is not None:
-        tests = load_tests(StereoSetConfig(path=stereoset))
-        references["StereoSet"] = [text for test in tests for text in (test.stereotype, test.anti_stereotype, test.unrelated)]
+    corpus, stereoset, seat = (options[name] for name in ("corpus", "stereoset", "seat"))
+    scored = EvaluationConfig(
+        crows_pairs=CrowsPairsConfig(path=options["crows_pairs"]),
+        stereoset=StereoSetConfig(path=stereoset) if stereoset else None,
+        seat=SeatConfig(path=seat) if seat else None,
+    )
+    references = texts_by_suite(scored)
+    if corpus is None:
+        click.echo("biasdiff: Without --corpus, pairs that nearly repeat a training text are not found.", err=True)
+    else:
+        read = read_corpus(CorpusConfig(path=corpus, text_column=options["text_column"]))
+        references["the corpus"] = [example.text for example in read.corpus]
     return references
 
 

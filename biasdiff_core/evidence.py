@@ -26,7 +26,7 @@ from biasdiff_core.corpus.lexicon import Mentions, lexicon_path, mentions, read_
 from biasdiff_core.corpus.sources import local_path
 from biasdiff_core.corpus.table import read_corpus_table, read_probes_table
 from biasdiff_core.errors import ArtefactError, BiasDiffError, DataError
-from biasdiff_core.evaluation.pairs import pair_texts
+from biasdiff_core.evaluation.texts import scored_digests, scored_texts
 from biasdiff_core.naming import variant_name
 from biasdiff_core.probe_report import ProbeQuality, probe_quality
 from biasdiff_core.results import MetricResult
@@ -82,17 +82,17 @@ def quality_of(
     corpus: Artefact,
     probes: Artefact,
     gradients: Artefact | BiasDiffError,
-    pairs: str,
+    evaluation: Mapping[str, str],
 ) -> ProbeQuality:
     """Figures and flags of the probing set, from what is there; a figure that lacks something says what.
 
-    `pairs`: digest of the CrowS-Pairs file.
+    `evaluation`: inputs of an evaluation, by name.
     """
     return probe_quality(
         read_probes_table(probes.path("probes.parquet")),
         read_corpus_table(corpus.path("corpus.parquet")),
-        evaluation=or_error(lambda: pair_texts(audit.config.evaluation.crows_pairs)),
-        nearness=or_error(lambda: _nearness(audit, {"corpus": corpus.key, "probes": probes.key, "pairs": pairs})),
+        evaluation=or_error(lambda: scored_texts(audit.config.evaluation)),
+        nearness=or_error(lambda: _nearness(audit, {"corpus": corpus.key, "probes": probes.key, **scored_digests(evaluation)})),
         gradients=gradients if isinstance(gradients, BiasDiffError) else or_error(lambda: last_stores(gradients)),
         kind=audit.config.scores.kind,
     )

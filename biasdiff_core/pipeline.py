@@ -41,9 +41,9 @@ from biasdiff_core.corpus.table import read_corpus_table, read_probes_table, wri
 from biasdiff_core.effect import REMOVED_FILE, removed_ids
 from biasdiff_core.errors import NumericError
 from biasdiff_core.evaluation.detection import detection_metrics
-from biasdiff_core.evaluation.pairs import pair_texts
 from biasdiff_core.evaluation.stereoset import dev_pairs
 from biasdiff_core.evaluation.suites import Subject, evaluate
+from biasdiff_core.evaluation.texts import scored_texts
 from biasdiff_core.mitigation.adapter import ADAPTER_FOLDER, CARD_FILE, ModelCard, export_merged, keep_adapter
 from biasdiff_core.mitigation.controls import oracle_removal, random_removal, swap_removal
 from biasdiff_core.mitigation.retrain import retrain_without
@@ -166,16 +166,15 @@ class Pipeline:
 
     def _probes(self, draft: Draft, stage: PlannedStage) -> None:
         probes, notes = read_probes(self.config.probes)
-        leaks = leakage(probes, self.corpus, pair_texts(self.config.evaluation.crows_pairs))
+        leaks = leakage(probes, self.corpus, scored_texts(self.config.evaluation))
         write_probes(probes, draft.folder / "probes.parquet")
         _write_json(draft.folder / "report.json", {"notes": notes, "leakage": leaks.to_json()})
         draft.facts |= {"probes": len(probes), "twins": probes.has_twins, "bias_types": list(probes.bias_types)}
 
     def _nearness(self, encoder: Path, draft: Draft, stage: PlannedStage) -> None:
-        evaluation = dict.fromkeys(pair_texts(self.config.evaluation.crows_pairs))
         places: dict[Place, dict[str, str]] = {
             CORPUS: {example.id: example.text for example in self.corpus},
-            EVALUATION: {text: text for text in evaluation},
+            EVALUATION: {text: text for text in scored_texts(self.config.evaluation)},
         }
         embed = partial(baselines.sentence_embeddings, encoder, progress=self.progress)
         table = nearest_texts({probe.id: probe.text for probe in self.probes}, places, embed)

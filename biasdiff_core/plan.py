@@ -17,6 +17,7 @@ from biasdiff_core.config.mitigation import DEV_PROBES, UNLEARNINGS, Method, Mit
 from biasdiff_core.corpus.sources import source_digest
 from biasdiff_core.errors import ArtefactError, BiasDiffError
 from biasdiff_core.evaluation.pairs import pairs_path
+from biasdiff_core.evaluation.texts import scored_digests
 from biasdiff_core.model.source import adapter_digest, locate
 from biasdiff_core.workspace.artefacts import Artefact, digest_source, is_complete, manifests, open_artefact, stage_key
 from biasdiff_core.workspace.audits import AuditFolder, list_audits
@@ -114,7 +115,7 @@ def plan(audit: AuditFolder) -> Plan:
 def nearness_stage(audit: AuditFolder) -> PlannedStage:
     """How near the probes are in meaning to corpus and evaluation: made when asked for, no part of the analysis."""
     analysis, build = plan(audit), _Builder(audit.path)
-    inputs = {name: analysis[name].key for name in ("corpus", "probes")} | {"pairs": analysis["evaluation"].inputs["pairs"]}
+    inputs = {name: analysis[name].key for name in ("corpus", "probes")} | scored_digests(analysis["evaluation"].inputs)
     build("nearness", SETTINGS, inputs, "Compare the meanings of the probes")
     return build.stages[0]
 

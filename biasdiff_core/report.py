@@ -211,8 +211,7 @@ def _facts(audit: AuditFolder, inputs: Mapping[str, str], comparison: Comparison
     top, kinds = pd.read_parquet(latest["scores"].path("top_probes.parquet")), pd.read_parquet(probes.path("probes.parquet"))
     bias_types = {str(id_): str(kind) for id_, kind in nearest_types(top, kinds).dropna().items()}
     decided = frozen_decisions(removal, ranking, bias_types, policy.percent)
-    pairs = outside(results)["pairs"]
-    quality = quality_of(audit, corpus=corpus, probes=probes, gradients=latest["gradients"], pairs=pairs)
+    quality = quality_of(audit, corpus=corpus, probes=probes, gradients=latest["gradients"], evaluation=latest["evaluation"].inputs)
     read = corpus.read_json("report.json")
     return {
         "audit": audit,

@@ -38,9 +38,9 @@ def _judged(made_from: tuple[str, ...], _audit: Audit) -> ProbeQuality:
 
 def load_quality(audit: Audit, plan: Plan) -> ProbeQuality:
     """The quality of the audit's probes, kept for as long as nothing that it is made from changes."""
-    stages = (*(plan[name] for name in ("corpus", "probes", "gradients")), nearness_stage(audit.folder))
-    done = (stage.key for stage in stages if stage.done)
-    return _judged((audit.folder.id, plan["evaluation"].inputs["pairs"], *done), audit)
+    nearness = nearness_stage(audit.folder)
+    done = (stage.key for stage in (plan["gradients"], nearness) if stage.done)
+    return _judged((audit.folder.id, *nearness.inputs.values(), *done), audit)
 
 
 def weaknesses(quality: ProbeQuality) -> None:

@@ -799,12 +799,20 @@ def test_corpus_and_evaluation_sets_are_held_against(served: Endpoint, tmp_path:
     sentences = [{"sentence": text, "gold_label": label, "id": label} for label, text in labels.items()]
     test = {"id": "1", "target": "t", "bias_type": "race", "context": "BLANK", "sentences": sentences}
     (tmp_path / "stereoset.json").write_text(json.dumps({"data": {"intrasentence": [test]}}))
-    served.will_say(completion(pairs(*range(9))))
+    examples = {"targ1": ["x", "y"], "targ2": ["x", "y"], "attr1": ["x"], "attr2": [cells(3)["twin"]]}
+    (tmp_path / "sent-own.jsonl").write_text(json.dumps({part: {"examples": texts} for part, texts in examples.items()}))
+    served.will_say(completion(pairs(*range(10))))
     sets = ["--corpus", tmp_path / "corpus.csv", "--text-column", "body", "--crows-pairs", tmp_path / "crows.csv"]
-    result = cli(*options(tmp_path / "p.csv"), *sets, "--stereoset", tmp_path / "stereoset.json")
+    result = cli(*options(tmp_path / "p.csv"), *sets, "--stereoset", tmp_path / "stereoset.json", "--seat", tmp_path)
     assert result.exit_code == 0, result.output
-    for name in ("the corpus", "CrowS-Pairs", "StereoSet"):
+    for name in ("the corpus", "CrowS-Pairs", "StereoSet", "SEAT"):
         assert f"1 refused: near-duplicate of {name}\n" in result.output
+    assert "Without --corpus" not in result.output
+
+
+def test_without_a_corpus_it_is_said_what_cannot_be_found(tmp_path: Path) -> None:
+    result = CliRunner().invoke(main, ["probes", "generate", "--template", "--count", "9", "--out", str(tmp_path / "p.csv")])
+    assert result.exit_code == 0 and "nearly repeat a training text are not found" in result.stderr
 
 
 def test_the_template_command_asks_nobody(served: Endpoint, tmp_path: Path) -> None:

@@ -77,6 +77,11 @@ def load_tests(config: SeatConfig) -> list[SeatTest]:
     return [_test(name, files[name]) for name in sorted(config.tests or files)]
 
 
+def sentences_of(tests: Sequence[SeatTest]) -> list[str]:
+    """All sentences of the tests, each once."""
+    return list(dict.fromkeys(sentence for test in tests for part in (test.x, test.y, test.a, test.b) for sentence in part))
+
+
 def figures(
     model: Any,
     tokenizer: Any,
@@ -93,7 +98,7 @@ def figures(
     Every sentence is encoded once, with the tokenizer's own special tokens; those of an `instruction` in front of it are context only.
     p-values are never averaged. Raises DataError for a sentence without tokens.
     """
-    sentences = list(dict.fromkeys(sentence for test in tests for part in (test.x, test.y, test.a, test.b) for sentence in part))
+    sentences = sentences_of(tests)
     vectors = _vectors(model, tokenizer, sentences, config, instruction=instruction, token_budget=token_budget, progress=progress)
     place = {sentence: row for row, sentence in enumerate(sentences)}
     found = []
