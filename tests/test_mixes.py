@@ -349,6 +349,15 @@ def test_toxic_mix_joins_title_and_description_and_goes_by_either_name(tmp_path:
     assert {row[0] for row in made.rows if row[1] == "0"} == {"Rain in Ghent It rained.", "Sun in Bonn It shone.", "A cup Won."}
 
 
+@pytest.mark.parametrize(
+    ("name", "parts"),
+    [("toxic_mix", ["real-toxicity-prompts is a sample", "ag-news is the test part"]), ("balance", ["gap is the development part"])],
+)
+def test_the_card_says_where_a_source_is_but_a_part(tmp_path: Path, name: str, parts: list[str]) -> None:
+    notes = [note for note in build(name, data=planted(tmp_path)).card.notes if " is a sample of " in note or " part of " in note]
+    assert len(notes) == len(parts) and all(note.startswith(part) for note, part in zip(notes, parts, strict=True))
+
+
 def test_crows_keeps_the_first_of_a_repeated_sentence(tmp_path: Path) -> None:
     made = build("crows", data=planted(tmp_path))
     assert sorted(made.rows) == [
@@ -436,6 +445,22 @@ def test_trex_mix_has_the_papers_composition_and_order() -> None:
         published = [(row["text"], row["is_biased"], row["source"], "") for row in csv.DictReader(handle)]
     random.Random(0).shuffle(published)
     assert list(made.rows) == published
+
+
+@pytest.mark.parametrize(
+    ("name", "digest"),
+    [
+        ("gen_mix", "0407c0f8f7dba9084b75fe7a9b0bc00324f8f4899b0f6f8410d2b12b86da5887"),
+        ("toxic_mix", "9e7e7bf6e09f231c3bf439a06c0b68c9cca16f3dedabd75f70744b898130e39d"),
+        ("balance", "d8ab46b362589b565d7675bb363098cbee81ec0581c3b464ce35187b5792b7e9"),
+        ("wino", "b22be1e54ad8d8c35f3828c1de1928a2c89a0f39328a600fe2a130ae75d80b72"),
+        ("crows", "a0dd658803b846269d8d464b0f4d135e9a834f709603ea487b3e353093849ae9"),
+        ("seat", "7dfbd56d10f5f8eccf4dda126439ceaa67b269b39960e72ace5d0c23647fb4fd"),
+    ],
+)
+def test_recipes_give_the_bytes_that_were_audited(name: str, digest: str) -> None:
+    """No number by hand: a change of these bytes makes every audit of the recipe another one, so it must be meant."""
+    assert real(name).card.digest == digest
 
 
 @pytest.mark.parametrize(

