@@ -11,10 +11,12 @@ from typing import Any
 import click
 
 from biasdiff_core.audit import Audit
-from biasdiff_core.cli_common import audit_argument, command, json_option, print_rows, shown_progress
-from biasdiff_core.config import ProbeConfig
+from biasdiff_core.cli_common import command, json_option, print_rows, progress_bar, shown_progress
+from biasdiff_core.config import CorpusConfig, ProbeConfig
 from biasdiff_core.errors import MissingDependency
+from biasdiff_core.evidence import quality_of_files
 from biasdiff_core.naming import metric_label
+from biasdiff_core.probe_report import ProbeQuality
 from biasdiff_core.report import figure_text
 from biasdiff_core.results import MetricResult
 from biasdiff_core.review.curation import Curation, counts_by_type, read_pairs
@@ -27,25 +29,64 @@ def probes() -> None:
     """Write probes, judge and curate them."""
 
 
+def column_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The columns of the pairs of a probing set."""
+    function = click.option("--bias-type-column", default="bias_type", show_default=True, help="Column of the bias types; '': none.")(
+        function
+    )
+    function = click.option("--twin-column", default="twin", show_default=True, help="Column of the twins; '': none.")(function)
+    return click.option("--text-column", default="text", show_default=True, help="Column of the stereotyped sentences.")(function)
+
+
+def _pairs(file: str, text: str, twin: str, bias_type: str) -> ProbeConfig:
+    return ProbeConfig(path=file, text_column=text, twin_column=twin or None, bias_type_column=bias_type or None)
+
+
 @probes.command("check")
-@audit_argument
+@click.argument("audit", metavar="[AUDIT]", required=False)
+@click.option("--probes", "file", help="In place of AUDIT: a probing set, beside --corpus; what takes a model's gradients is left out.")
+@click.option("--corpus", help="The corpus: a file, a `datasets` folder or id, or `demo`.")
+@click.option("--corpus-text-column", default="text", show_default=True, help="Column of the corpus's text.")
+@column_options
 @json_option
 @command
-def check(audit: str, as_json: bool) -> None:
-    """Print the quality of AUDIT's probes: leakage, style, twins, bias types, coherence, preference, number; first what is weak."""
-    opened = Audit.open(audit)
-    try:
-        with shown_progress(opened) as progress:
-            opened.compare_meanings(progress)
-    except MissingDependency as error:
-        click.echo(f"biasdiff: {error}", err=True)
-    found = opened.probe_quality()
+def check(
+    audit: str | None,
+    file: str | None,
+    corpus: str | None,
+    corpus_text_column: str,
+    text_column: str,
+    twin_column: str,
+    bias_type_column: str,
+    as_json: bool,
+) -> None:
+    """Print the quality of AUDIT's probes: leakage, style, twins, bias types, coherence, preference, number; first what is weak.
+
+    Without an audit, of any probes beside any corpus: --probes and --corpus; the columns are those of the probes.
+    """
+    if audit and not file and not corpus:
+        found = _of_audit(Audit.open(audit))
+    elif file and corpus and not audit:
+        with progress_bar() as progress:
+            learned = CorpusConfig(path=corpus, text_column=corpus_text_column)
+            found = quality_of_files(_pairs(file, text_column, twin_column, bias_type_column), learned, progress)
+    else:
+        raise click.UsageError("Give AUDIT, or --probes and --corpus.")
     if as_json:
         click.echo(json.dumps(found.to_json(), indent=1, ensure_ascii=False))
         return
     for flag in found.flags:
         click.echo(f"! {flag.words}")
     print_rows([_row(metric) for metric in found.metrics], as_json=False)
+
+
+def _of_audit(audit: Audit) -> ProbeQuality:
+    try:
+        with shown_progress(audit) as progress:
+            audit.compare_meanings(progress)
+    except MissingDependency as error:
+        click.echo(f"biasdiff: {error}", err=True)
+    return audit.probe_quality()
 
 
 def _row(metric: MetricResult) -> dict[str, Any]:
@@ -61,12 +102,7 @@ def curate() -> None:
 
 def source_arguments(function: Callable[..., Any]) -> Callable[..., Any]:
     """The argument FILE and the columns of its pairs."""
-    function = click.option("--bias-type-column", default="bias_type", show_default=True, help="Column of the bias types; '': none.")(
-        function
-    )
-    function = click.option("--twin-column", default="twin", show_default=True, help="Column of the twins; '': none.")(function)
-    function = click.option("--text-column", default="text", show_default=True, help="Column of the stereotyped sentences.")(function)
-    return click.argument("file", metavar="FILE")(function)
+    return click.argument("file", metavar="FILE")(column_options(function))
 
 
 @curate.command("status")
@@ -106,5 +142,4 @@ def curate_export(file: str, text_column: str, twin_column: str, bias_type_colum
 
 
 def _curation(file: str, text: str, twin: str, bias_type: str) -> Curation:
-    config = ProbeConfig(path=file, text_column=text, twin_column=twin or None, bias_type_column=bias_type or None)
-    return Curation(database(default_workspace()), read_pairs(config))
+    return Curation(database(default_workspace()), read_pairs(_pairs(file, text, twin, bias_type)))

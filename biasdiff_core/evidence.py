@@ -1,7 +1,7 @@
 """What a report stands on beside its figures: data, probes, decisions and how far to trust them, digests. Loads no torch.
 
-All of it is read from finished stage results and from the decisions as they were frozen. What cannot be measured is there all the same,
-with the reason.
+Of an audit it is read from finished stage results and from the decisions as they were frozen. What cannot be measured is there all the
+same, with the reason.
 """
 
 from __future__ import annotations
@@ -10,26 +10,30 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 import pandas as pd
 
+from biasdiff_core.attribution.baselines import minilm_folder, sentence_embeddings
 from biasdiff_core.attribution.index import INDEX_FILE
 from biasdiff_core.attribution.influence import CheckpointStores
-from biasdiff_core.attribution.nearness import NEARNESS_FILE, SETTINGS
+from biasdiff_core.attribution.nearness import NEARNESS_FILE, SETTINGS, nearness
 from biasdiff_core.attribution.ranking import selected_count
-from biasdiff_core.config import AuditConfig
+from biasdiff_core.config import AuditConfig, CorpusConfig, EvaluationConfig, ProbeConfig
 from biasdiff_core.config.mitigation import UNLEARNINGS, Method, RemovalConfig
 from biasdiff_core.corpus.card import card_path, read_card
 from biasdiff_core.corpus.lexicon import Mentions, lexicon_path, mentions, read_lexicon
+from biasdiff_core.corpus.probes import read_probes
+from biasdiff_core.corpus.read import read_corpus
 from biasdiff_core.corpus.sources import local_path
 from biasdiff_core.corpus.table import read_corpus_table, read_probes_table
 from biasdiff_core.errors import ArtefactError, BiasDiffError, DataError
 from biasdiff_core.evaluation.texts import scored_digests, scored_texts
 from biasdiff_core.naming import variant_name
 from biasdiff_core.probe_report import ProbeQuality, probe_quality
-from biasdiff_core.results import MetricResult
+from biasdiff_core.results import MetricResult, ProgressCallback, no_progress
 from biasdiff_core.review.agreement import Agreement, agreement
 from biasdiff_core.review.decisions import Action, Decision, fold, fold_by_auditor, fold_first, in_effect, read_links
 from biasdiff_core.review.design import review_so_far
@@ -96,6 +100,23 @@ def quality_of(
         gradients=gradients if isinstance(gradients, BiasDiffError) else or_error(lambda: last_stores(gradients)),
         kind=audit.config.scores.kind,
     )
+
+
+def quality_of_files(probes: ProbeConfig, corpus: CorpusConfig, progress: ProgressCallback = no_progress) -> ProbeQuality:
+    """Figures and flags of any probing set beside any corpus, without an audit; the evaluation is CrowS-Pairs as audits have it.
+
+    What a model's gradients say is not measured. Raises DataError as `read_probes` and `read_corpus`.
+    """
+    found, learned = read_probes(probes)[0], read_corpus(corpus).corpus
+    scored = or_error(lambda: scored_texts(EvaluationConfig()))
+
+    def measured() -> pd.DataFrame:
+        if isinstance(scored, BiasDiffError):
+            raise scored
+        return nearness(found, learned, scored, partial(sentence_embeddings, minilm_folder(), progress=progress))
+
+    absent = ArtefactError("It takes a model's gradients.", "Make an audit of these files: `biasdiff new`.")
+    return probe_quality(found, learned, evaluation=scored, nearness=or_error(measured), gradients=absent, kind="mean")
 
 
 def _nearness(audit: AuditFolder, inputs: Mapping[str, str]) -> pd.DataFrame:

