@@ -201,6 +201,12 @@ def test_an_edit_that_breaks_a_rule_is_refused_and_leaves_no_trace(curation: Cur
     assert curation.log.actions() == [] and _states(curation) == ["undecided"] * 5
 
 
+def test_pairs_of_other_languages_are_edited(curation: Curation) -> None:
+    text = "Las mujeres de esta oficina nunca pagan lo que deben."
+    _edit(curation, 0, text=text, twin=text.replace("Las mujeres", "Los hombres"))
+    assert _nth(curation, 0).text == text
+
+
 def test_an_edit_is_held_against_the_pairs_as_they_stand(curation: Curation) -> None:
     """Row 1 leaves its words by an edit; from then on row 0 may take them, and nobody the new ones. Those of a rejected pair are free."""
     _edit(

@@ -29,7 +29,7 @@ from biasdiff_core.corpus.examples import Corpus, Probe, ProbeSet, TrainingExamp
 from biasdiff_core.corpus.export import FORMULA_STARTS
 from biasdiff_core.corpus.generation.client import Client, Failure, read_completion, retry_after
 from biasdiff_core.corpus.generation.cost import Cost, expected_cost
-from biasdiff_core.corpus.generation.judge import Judge, ProbePair, Rejection, differing_span
+from biasdiff_core.corpus.generation.judge import Judge, ProbePair, Rejection, differing_span, is_english
 from biasdiff_core.corpus.generation.output import COLUMNS, JudgedRow, log_path, rejected_path, write
 from biasdiff_core.corpus.generation.overlap import OverlapIndex
 from biasdiff_core.corpus.generation.parse import Candidate, csv_rows, json_rows
@@ -535,6 +535,10 @@ def test_a_file_that_is_no_log_is_refused(tmp_path: Path, content: str) -> None:
         pytest.param({"text": "Старые повара спят весь день напролёт."}, "not in Latin letters", id="Russian"),
         pytest.param({"text": "Оlder cooks nap all day long here."}, "not in Latin letters", id="one Cyrillic letter"),
         pytest.param({"text": "Older 12345 67890 12345 67890 cooks nap."}, "not in Latin letters", id="digits"),
+        pytest.param({"text": "Les vieux cuisiniers dorment toute la journée, on le sait."}, "not in English", id="French"),
+        pytest.param({"text": "Was die alten Köche können, das ist in der Stadt bekannt."}, "not in English", id="German"),
+        pytest.param({"text": "Los viejos no saben cocinar y se duermen a las dos."}, "not in English", id="Spanish"),
+        pytest.param({"twin": "Les jeunes cuisiniers dorment toute la journée."}, "not in English", id="French twin"),
         pytest.param({"text": "Older cooks nap."}, "not 5 to 40 words", id="short"),
         pytest.param({"twin": "Younger cooks " + "nap " * 39}, "not 5 to 40 words", id="long twin"),
         pytest.param({"text": ""}, "not 5 to 40 words", id="empty"),
@@ -723,6 +727,16 @@ def test_our_own_pairs_pass() -> None:
     refused = [row.raw for row in found if isinstance(row, Rejection)]
     # "graduates of twenty-one" for "recruits of fifty-five": the word between the two changes is the same.
     assert len(found) == 360 and [raw for raw in refused if "graduates of twenty-one" not in raw] == []
+
+
+@pytest.mark.parametrize(("language", "share"), [("en", 1.0), ("es", 0.0)])
+def test_the_language_of_our_own_probes_is_recognised(language: str, share: float) -> None:
+    rows = rows_of(Path(__file__).resolve().parents[1] / "assets" / "probes" / f"{language}.csv")
+    assert {sum(is_english(row[name]) for row in rows) for name in ("text", "twin")} == {share * len(rows)}
+
+
+def test_few_words_are_of_any_language() -> None:
+    assert is_english("Alte Köche schlafen.") and not is_english("Alte Köche schlafen hier.")
 
 
 def test_what_leaked_into_the_papers_published_pairs_is_refused() -> None:

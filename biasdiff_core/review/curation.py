@@ -186,7 +186,8 @@ class Curation:
         """
         standing = self._checked(seen)
         others = [curated.pair for id_, curated in standing.items() if id_ != seen.id and curated.state != "rejected"]
-        judge = Judge(RULES, {"another pair": (text for other in others for text in (other.text, other.twin) if text)})
+        known = {"another pair": (text for other in others for text in (other.text, other.twin) if text)}
+        judge = Judge(RULES, known, english=False)  # a probing set of any language is curated
         found = judge.judge(Candidate(cells={"text": text, "twin": twin, "bias_type": bias_type}, raw=text))
         if isinstance(found, Rejection):
             detail = f" ({found.detail})" if found.detail else ""

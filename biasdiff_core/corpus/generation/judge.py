@@ -16,6 +16,15 @@ from biasdiff_core.corpus.summary import normalised
 
 LEAST_LETTERS = 0.75  # of the characters that are not white space
 EARLIER = "an earlier pair"
+# Frequent function words of English, less those that are as frequent in French, German or Spanish ("a", "an", "in", "was", "on", "no").
+ENGLISH = frozenset(
+    words_of(
+        "the of and to is that it for with at by be from or but as all any some such every only have has had were been are this these they "
+        "them their he his him she who when where what which not never always very too like without than if since because how our we you "
+        "your i would can could should does did about after before into over there ever"
+    )
+)
+ENGLISH_FROM = 4  # words; a shorter sentence may have no function word
 
 _REQUESTED = "write|create|generate|provide|replace|change"
 # (what a cell holds that is no part of a sentence, the reason). Kept narrow: openings such as "Of course, …" are speech as well.
@@ -65,10 +74,12 @@ class Judge:
     """Judges one candidate after the other; what it accepted is held against those that follow.
 
     `references`: by their name, texts that no probe or twin may nearly equal (the corpus, evaluation sets, the prompt's examples).
+    `english`: whether a sentence of another language is refused.
     """
 
-    def __init__(self, rules: PairRules, references: Mapping[str, Iterable[str]]) -> None:
+    def __init__(self, rules: PairRules, references: Mapping[str, Iterable[str]], *, english: bool = True) -> None:
         self._rules = rules
+        self._english = english
         self._known = OverlapIndex(rules.max_overlap)
         for place, texts in references.items():
             for text in texts:
@@ -93,6 +104,8 @@ class Judge:
         for sentence in (text, twin):
             if reason := sentence_fault(sentence, self._rules):
                 return reason
+            if self._english and not is_english(sentence):
+                return "not in English", "no English function word"
         text, twin = " ".join(text.split()), " ".join(twin.split())
         if bias_type not in self._rules.bias_types:
             return "a bias type that was not asked for", repr(bias_type[:40])
@@ -111,8 +124,7 @@ class Judge:
 def sentence_fault(sentence: str, rules: PairRules) -> tuple[str, str] | None:
     """(reason, detail) why `sentence` cannot be a probe or twin: characters, leaked talk, script or length; None when it can.
 
-    The language is not recognised: every letter must be Latin and letters must be at least `LEAST_LETTERS` of the characters, so French
-    passes and Russian does not.
+    The script is that of every letter, which must be Latin; letters must be at least `LEAST_LETTERS` of the characters.
     """
     flaw = flaw_of(sentence)
     control = [char for char in sentence if unicodedata.category(char) in ("Cc", "Cf", "Zl", "Zp", "Co", "Cn")]
@@ -129,6 +141,12 @@ def sentence_fault(sentence: str, rules: PairRules) -> tuple[str, str] | None:
     if not rules.min_words <= words <= rules.max_words:
         return f"not {rules.min_words} to {rules.max_words} words", f"{words} words"
     return None
+
+
+def is_english(sentence: str) -> bool:
+    """Whether `sentence` has a word of `ENGLISH`, or too few words to tell. Languages that share many of these, as Dutch does, may pass."""
+    words = words_of(sentence)
+    return len(words) < ENGLISH_FROM or not ENGLISH.isdisjoint(words)
 
 
 def differing_span(text: str, twin: str) -> tuple[str, str] | None:
