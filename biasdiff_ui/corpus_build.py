@@ -50,7 +50,9 @@ def _ratio(default: str) -> Ratio | None:
 def _source(side: str, label: int) -> Source | None:
     """A source of the recipe custom; None until one is chosen."""
     path = choose_source(
-        f"{side} texts", f"recipe_{side}", "CSV, TSV, JSONL, Parquet, a folder saved by `datasets`, or an id such as owner/name."
+        f"{side} texts",
+        f"recipe_{side}",
+        "CSV, TSV, JSONL, Parquet, a folder saved by `datasets`, or an id such as owner/name or owner/name#validation.",
     )
     if path is None:
         return None

@@ -115,7 +115,11 @@ def _model() -> ModelConfig | None:
 
 def _corpus() -> tuple[CorpusConfig, int, bool] | None:
     """The corpus, how many examples it has, and whether each has a known label."""
-    path = choose_source("corpus", "new_corpus", "CSV, TSV, JSONL, Parquet, a folder saved by `datasets`, or an id such as owner/name.")
+    path = choose_source(
+        "corpus",
+        "new_corpus",
+        "CSV, TSV, JSONL, Parquet, a folder saved by `datasets`, or an id such as owner/name or owner/name#validation.",
+    )
     if path is None:
         return None
     try:

@@ -18,10 +18,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from benchmarks.reading import measured, write_large
-from biasdiff_core.config import CorpusConfig
+from biasdiff_core.config import CorpusConfig, ProbeConfig
 from biasdiff_core.corpus.demo import DEMO_FOLDER, demo_path
 from biasdiff_core.corpus.examples import TrainingExample, content_id
 from biasdiff_core.corpus.formats import HEAD, JsonLines, ParquetFile
+from biasdiff_core.corpus.probes import read_probes
 from biasdiff_core.corpus.read import count_corpus, read_corpus
 from biasdiff_core.corpus.refusals import LISTED, NUL, Refusals
 from biasdiff_core.corpus.sources import source_digest
@@ -451,7 +452,8 @@ def test_source_digest(tmp_path: Path) -> None:
     assert source_digest(str(folder)) == before
     write(folder, "data.arrow", "rows")
     assert source_digest(str(folder)) != before
-    assert source_digest("owner/name") != source_digest("owner/name@v2")
+    ids = ("owner/name", "owner/name@v2", "owner/name#test", "owner/name@v2#test")
+    assert len({source_digest(name) for name in ids}) == len(ids)
     assert len({len(source_digest(path)) for path in (str(folder), "owner/name")}) == 1
 
 
@@ -470,6 +472,35 @@ def test_folder_saved_by_datasets(tmp_path: Path, whole: bool) -> None:
     if whole:
         with pytest.raises(DataError, match="no split 'dev', only train, test"):
             read_corpus(replace(config, split="dev"))
+
+
+@pytest.mark.parametrize(
+    ("path", "asked"),
+    [
+        ("owner/name", ("owner/name", None, "train")),
+        ("name@v1.0", ("name", "v1.0", "train")),
+        ("owner/name#test", ("owner/name", None, "test")),
+        ("owner/name@refs/pr/1#test", ("owner/name", "refs/pr/1", "test")),
+    ],
+)
+def test_a_hub_id_names_revision_and_split(monkeypatch: pytest.MonkeyPatch, path: str, asked: tuple[str, str | None, str]) -> None:
+    """The hub stands in memory: what the package `datasets` would fetch is made here."""
+    datasets = pytest.importorskip("datasets")
+    splits = {name: datasets.Dataset.from_dict({"text": [f"{name} one", f"{name} two"], "n": [1, 2]}) for name in ("train", "test")}
+    calls = []
+
+    def hub(identifier: str, *, split: str, revision: str | None) -> object:
+        calls.append((identifier, revision, split))
+        return splits[split]
+
+    monkeypatch.setattr(datasets, "load_dataset", hub)
+    result = read_corpus(CorpusConfig(path=path))
+    assert calls == [asked]
+    assert [example.text for example in result.corpus] == [f"{asked[2]} one", f"{asked[2]} two"]
+    probes, _ = read_probes(ProbeConfig(path=path))
+    assert [probe.text for probe in probes] == [f"{asked[2]} one", f"{asked[2]} two"]
+    with pytest.raises(DataError, match="with split 'dev'"):
+        read_corpus(CorpusConfig(path=f"{path.partition('#')[0]}#dev"))
 
 
 def test_damaged_datasets_folder_refused(tmp_path: Path) -> None:

@@ -59,9 +59,14 @@ def load_folder(folder: Path, split: str) -> SavedDataset:
 
 
 def load_hub(name: str, split: str) -> SavedDataset:
-    """A dataset of the hub by its id, `owner/name` or `owner/name@revision`. Raises DataError when it cannot be had."""
+    """A dataset of the hub by its id, `owner/name@revision#split`, of which `owner/name` is enough.
+
+    `split`: the one that is read when the id names none. Raises DataError when the dataset cannot be had.
+    """
     package = _package()
-    identifier, _, revision = name.partition("@")
+    place, _, named = name.partition("#")
+    identifier, _, revision = place.partition("@")
+    split = named or split
     try:
         return SavedDataset(package.load_dataset(identifier, split=split, revision=revision or None), split)
     except Exception as error:  # the client lets through whatever its HTTP library, the hub or a malformed dataset raises

@@ -25,7 +25,7 @@ READERS: Mapping[str, Callable[[Path], Table]] = {
     ".json": JsonLines,
     ".parquet": ParquetFile,
 }
-HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?(@[\w./-]+)?")
+HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?(@[\w./-]+)?(#[\w.-]+)?")
 SUFFIX = re.compile(r"\.[A-Za-z]\w{0,7}")
 NAMED = 20  # columns that a message lists
 BINARY = 10  # one in so many bytes that are no text makes a file binary; fewer are reported with their lines
@@ -129,7 +129,7 @@ def source_digest(path: str, *, demo: str = "corpus.csv") -> str:
     """SHA-256, 64 hex digits, of what `path` stands for, without reading its rows; enters stage keys.
 
     A file: its bytes. A folder: names and digests of its files, less the caches that `datasets` leaves there. A hub id:
-    the id, with the revision when it names one (`owner/name@revision`); what an unpinned id gives may change unseen.
+    the id, with revision and split when it names them (`owner/name@revision#split`); what an unpinned id gives may change unseen.
     """
     local = local_path(path, demo)
     if local is None:
