@@ -35,6 +35,8 @@ def recipes(as_json: bool) -> None:
 @click.option("--neutral", help="Of custom: likewise.")
 @click.option("--biased-text", default="text", show_default=True, help="Column of the biased texts.")
 @click.option("--neutral-text", default="text", show_default=True, help="Column of the neutral texts.")
+@click.option("--biased-licence", default="", help="Licence of the biased texts, for the card.")
+@click.option("--neutral-licence", default="", help="Licence of the neutral texts, likewise.")
 @json_option
 @command
 def build_command(
@@ -46,6 +48,8 @@ def build_command(
     neutral: str | None,
     biased_text: str,
     neutral_text: str,
+    biased_licence: str,
+    neutral_licence: str,
     as_json: bool,
 ) -> None:
     """Build RECIPE (see `biasdiff corpus recipes`). Published data are looked for in the folder $BIASDIFF_DATA."""
@@ -53,8 +57,8 @@ def build_command(
         recipe,
         seed=seed,
         ratio=None if ratio is None else parse_ratio(ratio),
-        biased=None if biased is None else chosen_source(biased, biased_text, 1),
-        neutral=None if neutral is None else chosen_source(neutral, neutral_text, 0),
+        biased=None if biased is None else chosen_source(biased, biased_text, 1, biased_licence),
+        neutral=None if neutral is None else chosen_source(neutral, neutral_text, 0, neutral_licence),
     )
     card = built.write(out)
     if as_json:

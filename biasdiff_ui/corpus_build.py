@@ -12,6 +12,7 @@ from biasdiff_core.corpus.catalogue import Source, chosen_source
 from biasdiff_core.corpus.indicators import INDICATORS
 from biasdiff_core.corpus.mixes import CUSTOM, Ratio, parse_ratio
 from biasdiff_core.corpus.recipes import RECIPES, build, described
+from biasdiff_core.corpus.sources import DEMO
 from biasdiff_core.errors import BiasDiffError
 from biasdiff_core.review.curation import CuratedSet
 from biasdiff_core.workspace.audits import default_workspace
@@ -61,7 +62,9 @@ def _source(side: str, label: int) -> Source | None:
     except BiasDiffError as error:
         show_error(error)
         return None
-    return chosen_source(path, str(choose_column(f"Column of the {side} texts", columns, f"recipe_{side}_text", TEXTS)), label)
+    column = str(choose_column(f"Column of the {side} texts", columns, f"recipe_{side}_text", TEXTS))
+    licence = "" if path == DEMO else st.text_input(f"Licence of the {side} texts (for the card)", key=f"recipe_{side}_licence").strip()
+    return chosen_source(path, column, label, licence)
 
 
 def store(built: Built | CuratedSet, name: str) -> Path:

@@ -30,9 +30,11 @@ def test_build_writes_the_file_and_its_card(tmp_path: Path) -> None:
 def test_build_takes_columns_ratio_and_seed_and_prints_the_card(tmp_path: Path) -> None:
     (tmp_path / "own.csv").write_text("comment\none\ntwo\nthree\n", encoding="utf8")
     arguments = ("--biased", tmp_path / "own.csv", "--biased-text", "comment", "--neutral", "demo", "--ratio", "1:2", "--seed", "7")
+    arguments = (*arguments, "--biased-licence", "CC0", "--neutral-licence", "ours")
     card = json.loads(ok("corpus", "build", "custom", *arguments, "--out", tmp_path / "mix.csv", "--json"))
     assert (card["rows"], card["ratio"], card["seed"]) == (9, "1:2", 7)
     assert card["composition"]["source"] == {"demo": 6, "own.csv": 3}
+    assert [source["licence"] for source in card["taken"]] == ["CC0", "CC BY 4.0"]  # the demo keeps its own
     assert card == json.loads((tmp_path / "mix.card.json").read_text(encoding="utf8"))
 
 

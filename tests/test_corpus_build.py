@@ -49,6 +49,20 @@ def test_a_built_probing_set_becomes_that_of_a_new_audit(workspace: Path, tmp_pa
     assert "2 probes, 2 with an anti-stereotype twin, 1 bias type" in shown(app)
 
 
+def test_the_licence_of_an_own_source_stands_on_the_card(workspace: Path, tmp_path: Path) -> None:
+    (tmp_path / "own.csv").write_text("text\none\ntwo\nthree\n", encoding="utf8")
+    app = open_page("corpus")
+    app.selectbox("recipe").set_value("custom").run()
+    how = app.segmented_control("recipe_biased_how")
+    how.set_value(how.options[2]).run()
+    app.text_input("recipe_biased_path").set_value(str(tmp_path / "own.csv")).run()
+    app.text_input("recipe_biased_licence").set_value("CC0").run()
+    app = app.button("recipe_build").click().run()
+    assert not app.exception
+    licences = [source.licence for path in (workspace / "corpora").glob("custom-*.csv") for source in read_card(path).taken]
+    assert licences == ["CC0", "CC BY 4.0"]
+
+
 def test_errors_of_a_recipe_are_shown(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(DATA_VARIABLE, raising=False)
     app = built(open_page("corpus"), "balance")

@@ -118,11 +118,15 @@ def _group(row: Row, source: Source) -> str:
     return source.groups.get(group, group)
 
 
-def chosen_source(path: str, text: str, label: int) -> Source:
-    """A source as `corpus.path` names it: all rows with their column `text`, but of the demo corpus those with this label."""
+def chosen_source(path: str, text: str, label: int, licence: str = "") -> Source:
+    """A source as `corpus.path` names it: all rows with their column `text`, but of the demo corpus those with this label.
+
+    `licence`: what the card says of it; the demo has its own, and of other sources none is known unless it is given.
+    """
     if path == DEMO:
         return Source(name=DEMO, path=DEMO, where=("is_biased", (str(label),)), group="group", licence="CC BY 4.0")
-    return Source(name=Path(path).name, path=path, text=(text,))
+    found = Source(name=Path(path).name, path=path, text=(text,))
+    return replace(found, licence=licence) if licence else found
 
 
 GENERATED = Source(
