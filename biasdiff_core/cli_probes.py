@@ -129,11 +129,14 @@ def curate_status(file: str, text_column: str, twin_column: str, bias_type_colum
 @curate.command("export")
 @source_arguments
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="The CSV to write; its card is written beside it.")
+@click.option("--per-type", type=click.IntRange(min=1), help="At most so many pairs of each bias type, a seeded sample (default: all).")
 @json_option
 @command
-def curate_export(file: str, text_column: str, twin_column: str, bias_type_column: str, out: Path, as_json: bool) -> None:
+def curate_export(
+    file: str, text_column: str, twin_column: str, bias_type_column: str, out: Path, per_type: int | None, as_json: bool
+) -> None:
     """Write the accepted pairs of FILE, as they were edited, as a probing set for audits, and beside it a card with digests and counts."""
-    result = _curation(file, text_column, twin_column, bias_type_column).result()
+    result = _curation(file, text_column, twin_column, bias_type_column).result(per_type)
     card = result.write(out)
     if as_json:
         click.echo(json.dumps(result.card.to_json(), indent=1, ensure_ascii=False))

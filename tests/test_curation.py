@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -279,6 +280,22 @@ def test_the_result_is_read_as_a_probing_set_and_its_card_says_how_it_came_about
     assert card["decision_head"] == curation.log.head()[1]
     with pytest.raises(DataError, match="is there already"):
         curation.result().write(target)
+
+
+def test_a_balanced_result_is_a_seeded_sample_of_each_type(source: ProbeConfig, db: Database, tmp_path: Path) -> None:
+    drawn: list[set[str]] = []
+    rows = [(f"Ask any driver: the {name} never stop.", f"Ask any driver: the {name}s never stop.", "age") for name in "abcdefgh"]
+    for path, order in (("one.csv", [*ROWS, *rows]), ("other.csv", [*reversed(rows), *ROWS])):
+        curation = Curation(db, read_pairs(written(tmp_path / path, order)))
+        for curated in list(curation.pairs().values()):
+            curation.accept(curated.pair, "Ann")
+        whole, balanced = curation.result(), curation.result(per_type=2)
+        assert [row for row in whole.rows if row in balanced.rows] == list(balanced.rows)
+        assert Counter(row[2] for row in balanced.rows) == {"gender": 2, "age": 2, "nationality": 1}
+        assert "at most 2 of each bias type" in "\n".join(balanced.card.lines()) and balanced.card.pairs == 5
+        assert "at most" not in "\n".join(whole.card.lines())
+        drawn.append({row[0] for row in balanced.rows})
+    assert drawn[0] == drawn[1]  # whatever the order of the rows
 
 
 def test_the_digest_follows_from_the_pairs_that_hold_alone(curation: Curation, source: ProbeConfig, tmp_path: Path) -> None:

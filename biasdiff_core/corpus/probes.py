@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -43,7 +43,7 @@ def read_probes(config: ProbeConfig) -> tuple[ProbeSet, list[str]]:
     ]
     if config.limit is not None and config.limit < len(found):
         notes.append(f"A sample of {config.limit} of {len(found)} probes, seed {config.seed}.")
-        found = _sample(found, config.limit, config.seed)
+        found = hashed_sample(found, config.limit, config.seed)
     return ProbeSet(probes=tuple(found)), notes
 
 
@@ -87,7 +87,8 @@ def _probe(row: Row, config: ProbeConfig) -> Probe:
     return Probe(id=content_id(None, text, 0), text=text, twin=twin if twin.strip() else None, bias_type=bias_type.strip() or "all")
 
 
-def _sample(probes: list[Probe], size: int, seed: int) -> list[Probe]:
+def hashed_sample(probes: Sequence[Probe], size: int, seed: int) -> list[Probe]:
+    """The `size` probes with the least SHA-256 of seed and id, in their order; all where there are fewer."""
     chosen = sorted(probes, key=lambda probe: digest_bytes(f"{seed}:{probe.id}".encode()))[:size]
     ids = {probe.id for probe in chosen}
     return [probe for probe in probes if probe.id in ids]

@@ -8,7 +8,7 @@ unless that is undone; on the pair as it stands the latest decision holds, whoev
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +21,7 @@ from biasdiff_core.corpus.examples import Probe
 from biasdiff_core.corpus.generation.judge import Judge, Rejection
 from biasdiff_core.corpus.generation.output import COLUMNS
 from biasdiff_core.corpus.generation.parse import Candidate
-from biasdiff_core.corpus.probes import DEMO_FILE, SPLIT, read_probes
+from biasdiff_core.corpus.probes import DEMO_FILE, SPLIT, hashed_sample, read_probes
 from biasdiff_core.corpus.sources import open_source, source_digest
 from biasdiff_core.errors import ReviewError
 from biasdiff_core.review.decisions import PAIR_VERDICTS, Action, Decision, DecisionLog, PairVerdict, decisions_of, fold
@@ -34,7 +34,7 @@ STATES: tuple[str, ...] = get_args(State)
 PAIR, GROUP = COLUMNS[:3], "group"  # what a pair consists of; the words that its twin replaces
 ORIGIN = COLUMNS[3:]  # of a source that has them: where its pairs come from
 CURATION = "curation"  # the column that says which pairs were edited
-RULES = PairRules()
+RULES, SEED = PairRules(), 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,8 +201,11 @@ class Curation:
         undone = self.log.undo(auditor).undoes
         return next(decision.example_id for decision in self._decisions() if decision.action_id == undone)
 
-    def result(self) -> CuratedSet:
-        """The accepted pairs as a probing set. Raises ReviewError when there is none, one repeats, or the log does not verify."""
+    def result(self, per_type: int | None = None) -> CuratedSet:
+        """The accepted pairs as a probing set; with `per_type`, a seeded sample of at most so many of each bias type.
+
+        Raises ReviewError when there is none, one repeats, or the log does not verify.
+        """
         broken = self.log.verify()
         if broken:
             raise ReviewError(f"The decisions on {self.source.path} do not verify: {broken[0]}.", "Restore the database from a copy.")
@@ -214,6 +217,8 @@ class Curation:
         repeated = [text for text, times in Counter(curated.pair.text for curated in kept.values()).items() if times > 1]
         if repeated:
             raise ReviewError(f"Two accepted pairs have the text {repeated[0]!r:.80}.", "Reject one of them, or edit it.")
+        if per_type is not None:
+            kept = {id_: kept[id_] for id_ in _balanced([curated.pair for curated in kept.values()], per_type)}
         carried = tuple(next(iter(self.source.origins.values())))
         columns = (*PAIR, *carried, CURATION)
         rows = tuple(_row(curated, self.source.origins[id_]) for id_, curated in kept.items())
@@ -222,6 +227,7 @@ class Curation:
             source_digest=self.source.digest,
             digest=digest_bytes(csv_content(columns, rows)),
             pairs=len(rows),
+            per_type=per_type,
             by_type=counts_by_type(pairs.values()),
             auditors=tuple(sorted({curated.decision.auditor for curated in pairs.values() if curated.decision})),
             actions=number,
@@ -256,6 +262,13 @@ def _after(edit: Decision) -> Mapping[str, str]:
     return after
 
 
+def _balanced(pairs: Sequence[Probe], per_type: int) -> list[str]:
+    """Ids, in order, of at most so many pairs of each bias type."""
+    kinds = dict.fromkeys(pair.bias_type for pair in pairs)
+    drawn = {pair.id for kind in kinds for pair in hashed_sample([one for one in pairs if one.bias_type == kind], per_type, SEED)}
+    return [pair.id for pair in pairs if pair.id in drawn]
+
+
 def _row(curated: CuratedPair, origin: Mapping[str, str]) -> tuple[str, ...]:
     """Cells of the result. Of an edited pair the group is the words that its twin replaces; the rest of its origin stays."""
     cells = dict(origin)
@@ -271,6 +284,7 @@ class CurationCard:
 
     `source_digest`, `digest`: SHA-256 of the source and of the result's bytes. `pairs`: of the result. `by_type`: number of pairs of the
     source in each state. `auditors`: whose decisions hold. `actions`, `decision_head`: length of the log and the hash of its last link.
+    `per_type`: the most pairs of a bias type in the result, where it was limited.
     """
 
     source: str
@@ -281,6 +295,7 @@ class CurationCard:
     auditors: tuple[str, ...]
     actions: int
     decision_head: str
+    per_type: int | None = None
     biasdiff: str = __version__
 
     def to_json(self) -> dict[str, Any]:
@@ -295,6 +310,11 @@ class CurationCard:
             ", ".join(f"{number:,} {state}" for state, number in totals.items()),
             *(f"{name}: {', '.join(f'{number} {state}' for state, number in states.items())}" for name, states in self.by_type.items()),
             f"decided by {', '.join(self.auditors)}: {self.actions:,} actions, the last with the hash {self.decision_head}",
+            *(
+                []
+                if self.per_type is None
+                else [f"at most {self.per_type} of each bias type are taken, by the least hashes of seed {SEED} and id"]
+            ),
             f"{self.pairs:,} pairs in the result, SHA-256 {self.digest}",
         ]
 
