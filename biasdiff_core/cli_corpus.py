@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from biasdiff_core.cli_common import command, json_option, print_rows
+from biasdiff_core.corpus.card import held_out_path
 from biasdiff_core.corpus.catalogue import chosen_source
 from biasdiff_core.corpus.mixes import parse_ratio
 from biasdiff_core.corpus.recipes import NAMES, build, described
@@ -37,6 +38,7 @@ def recipes(as_json: bool) -> None:
 @click.option("--neutral-text", default="text", show_default=True, help="Column of the neutral texts.")
 @click.option("--biased-licence", default="", help="Licence of the biased texts, for the card.")
 @click.option("--neutral-licence", default="", help="Licence of the neutral texts, likewise.")
+@click.option("--hold-out", type=click.IntRange(min=0), default=0, help="So many neutral texts are kept out, in a file for evaluations.")
 @json_option
 @command
 def build_command(
@@ -50,6 +52,7 @@ def build_command(
     neutral_text: str,
     biased_licence: str,
     neutral_licence: str,
+    hold_out: int,
     as_json: bool,
 ) -> None:
     """Build RECIPE (see `biasdiff corpus recipes`). Published data are looked for in the folder $BIASDIFF_DATA."""
@@ -59,9 +62,11 @@ def build_command(
         ratio=None if ratio is None else parse_ratio(ratio),
         biased=None if biased is None else chosen_source(biased, biased_text, 1, biased_licence),
         neutral=None if neutral is None else chosen_source(neutral, neutral_text, 0, neutral_licence),
+        hold_out=hold_out,
     )
     card = built.write(out)
     if as_json:
         click.echo(json.dumps(built.card.to_json(), indent=1, ensure_ascii=False))
     else:
-        click.echo("\n".join([*built.card.lines(), f"written: {out}, {card}"]))
+        held = [str(held_out_path(out))] if built.held_out else []
+        click.echo("\n".join([*built.card.lines(), f"written: {', '.join([str(out), str(card), *held])}"]))

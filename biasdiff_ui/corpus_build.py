@@ -7,7 +7,7 @@ from typing import Literal
 
 import streamlit as st
 
-from biasdiff_core.corpus.card import Built, card_path, read_card
+from biasdiff_core.corpus.card import Built, card_path, held_out_path, read_card
 from biasdiff_core.corpus.catalogue import Source, chosen_source
 from biasdiff_core.corpus.indicators import INDICATORS
 from biasdiff_core.corpus.mixes import CUSTOM, Ratio, parse_ratio
@@ -21,6 +21,11 @@ from biasdiff_ui.notices import errors_shown, plain, show_error
 
 FOLDER = "corpora"
 BUILT = "recipe_built"
+HOLD_OUT = "Neutral texts held out for evaluation"
+HELD_HELP = (
+    "They are drawn first and are in no row of the corpus: a file beside it, for the perplexity on held-out text, and for T-REx queries, "
+    "which are only asked of sentences that were not trained on."
+)
 
 
 def build_corpus() -> None:
@@ -34,9 +39,10 @@ def build_corpus() -> None:
         seed = int(st.number_input("Seed", min_value=0, step=1, key="recipe_seed"))
         with errors_shown():
             ratio = None if name in INDICATORS else _ratio(rows[name]["ratio"])
+            held = 0 if name in INDICATORS else int(st.number_input(HOLD_OUT, min_value=0, step=50, key="recipe_hold_out", help=HELD_HELP))
             biased, neutral = (_source("biased", 1), _source("neutral", 0)) if name == CUSTOM else (None, None)
             if st.button("Build into the workspace", key="recipe_build", disabled=name == CUSTOM and None in (biased, neutral)):
-                made = build(name, seed=seed, ratio=ratio, biased=biased, neutral=neutral)
+                made = build(name, seed=seed, ratio=ratio, biased=biased, neutral=neutral, hold_out=held)
                 st.session_state[BUILT] = str(store(made, made.card.recipe))
         if BUILT in st.session_state:
             with errors_shown():
@@ -79,7 +85,7 @@ def store(built: Built | CuratedSet, name: str) -> Path:
 
 def _built(path: Path) -> None:
     card = read_card(path)
-    st.text(str(path))
+    st.text("\n".join(map(str, filter(Path.exists, (path, held_out_path(path))))))
     st.markdown("  \n".join(plain(line) for line in card.lines()))
     what: Literal["corpus", "probes"] = "probes" if card.recipe in INDICATORS else "corpus"
     if st.button(f"Use as the {what} of a new audit", key="recipe_use"):

@@ -19,7 +19,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from biasdiff_core.config import CorpusConfig, ProbeConfig
-from biasdiff_core.corpus.card import Built, Card, built, card_path, read_card
+from biasdiff_core.config.evaluation import PerplexityConfig
+from biasdiff_core.corpus.card import Built, Card, built, card_path, held_out_path, read_card
 from biasdiff_core.corpus.catalogue import DATA_VARIABLE, Source, chosen_source
 from biasdiff_core.corpus.demo import demo_path
 from biasdiff_core.corpus.indicators import INDICATORS, SEAT_TESTS
@@ -28,6 +29,7 @@ from biasdiff_core.corpus.probes import read_probes
 from biasdiff_core.corpus.read import read_corpus
 from biasdiff_core.corpus.recipes import NAMES, RECIPES, build, described
 from biasdiff_core.errors import BiasDiffError, ConfigError, DataError
+from biasdiff_core.evaluation.perplexity import load_texts
 from biasdiff_core.evaluation.seat import GROUPS
 from biasdiff_core.workspace.artefacts import digest_file
 
@@ -217,6 +219,40 @@ def test_file_and_card(tmp_path: Path) -> None:
     words = "\n".join(made.card.lines())
     for expected in ("600 rows, seed 0, 3:7", "label: 420 × 0, 180 × 1", "and 115 more", "licence: CC BY 4.0", DEMO_DIGEST):
         assert expected in words
+
+
+def test_texts_held_out_are_in_no_row_and_nothing_else_is(tmp_path: Path) -> None:
+    """Of 6 neutral rows with 5 different texts 2 are held out, with their copies; the rest are the corpus. Biased ones all stay."""
+    neutral = ["The sky.", "the sky", "A lake.", "A hill.", "A road.", "A barn."]
+    for name, texts in (("biased", ["They steal."]), ("neutral", neutral)):
+        write(tmp_path, f"{name}.csv", [["text"], *([text] for text in texts)])
+    sources = [chosen_source(str(tmp_path / f"{name}.csv"), "text", label) for name, label in (("biased", 1), ("neutral", 0))]
+    recipe = Mix(about="", biased=(sources[0],), neutral=(sources[1],), ratio=None, keep_repeated=True)
+    found = set()
+    for seed in range(40):
+        made = mix("custom", recipe, seed=seed, data=None, hold_out=2)
+        rows = [row[0] for row in made.rows]
+        held = {text.lower().rstrip(".") for text in made.held_out}
+        assert len(made.held_out) == len(held) == 2
+        assert sorted(rows) == sorted(["They steal.", *(text for text in neutral if text.lower().rstrip(".") not in held)])
+        assert any("2 neutral texts are held out" in line for line in made.card.lines())
+        found |= held
+    assert len(found) == 5  # each text's turn comes
+    assert mix("custom", recipe, seed=0, data=None).content == mix("custom", recipe, seed=0, data=None, hold_out=0).content
+    with pytest.raises(DataError, match="5 different neutral texts, so 5 cannot"):
+        mix("custom", recipe, seed=0, data=None, hold_out=5)
+    with pytest.raises(ConfigError, match="holds nothing out"):
+        build("crows", hold_out=1)
+
+
+def test_texts_held_out_are_read_as_held_out_text(tmp_path: Path) -> None:
+    made = build("custom", biased=chosen_source("demo", "text", 1), neutral=chosen_source("demo", "text", 0), hold_out=7)
+    made.write(tmp_path / "mix.csv")
+    beside = held_out_path(tmp_path / "mix.csv")
+    assert beside.name == "mix.held-out.csv"
+    assert tuple(load_texts(PerplexityConfig(path=str(beside)))) == made.held_out
+    with pytest.raises(DataError, match="held-out.csv is there already"):
+        made.write(tmp_path / "mix.csv")
 
 
 def test_nothing_is_written_over_and_nothing_half(tmp_path: Path) -> None:

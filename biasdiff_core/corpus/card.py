@@ -96,11 +96,12 @@ class Card:
 
 @dataclass(frozen=True, kw_only=True)
 class Built:
-    """Rows of a CSV, one cell a column, with their card."""
+    """Rows of a CSV, one cell a column, with their card; `held_out`: texts that are in none of them, for evaluations."""
 
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     card: Card
+    held_out: tuple[str, ...] = ()
 
     @cached_property
     def content(self) -> bytes:
@@ -108,8 +109,14 @@ class Built:
         return csv_content(self.columns, self.rows)
 
     def write(self, target: Path) -> Path:
-        """Write the CSV to `target` and the card beside it; the card's path. Raises DataError as `write_with_card`."""
-        return write_with_card(target, self.content, self.card.to_json())
+        """Write the CSV to `target`, the card and the texts held out beside it; the card's path. Raises DataError as `write_with_card`."""
+        beside = held_out_path(target)
+        if self.held_out and beside.exists():
+            raise DataError(f"{beside} is there already.", "Name another file, or delete it first.")
+        card = write_with_card(target, self.content, self.card.to_json())
+        if self.held_out:
+            write_atomic(beside, csv_content(("text",), [(text,) for text in self.held_out]))
+        return card
 
 
 def write_with_card(target: Path, content: bytes, card: Mapping[str, Any]) -> Path:
@@ -137,6 +144,11 @@ def card_path(target: Path) -> Path:
     return target.with_suffix(".card.json")
 
 
+def held_out_path(target: Path) -> Path:
+    """Where the texts lie that a built file holds out: `mix.held-out.csv` beside `mix.csv`, with the column `text`."""
+    return target.with_suffix(".held-out.csv")
+
+
 def read_card(target: Path) -> Card:
     """The card beside a built file. Raises DataError when there is none that can be read."""
     path = card_path(target)
@@ -156,6 +168,7 @@ def built(
     rows: Sequence[tuple[str, ...]],
     taken: Iterable[Taken],
     notes: Iterable[str],
+    held_out: Sequence[str] = (),
 ) -> Built:
     """The rows with the card that describes them. `columns`: `text` is the first of them."""
     texts = [row[0] for row in rows]
@@ -178,7 +191,7 @@ def built(
         notes=tuple(notes),
         digest=digest_bytes(csv_content(columns, rows)),
     )
-    return Built(columns=columns, rows=tuple(rows), card=card)
+    return Built(columns=columns, rows=tuple(rows), card=card, held_out=tuple(held_out))
 
 
 def _most(counts: Mapping[str, int]) -> str:

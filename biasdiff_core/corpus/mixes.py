@@ -99,12 +99,13 @@ def sizes(biased: int, neutral: int, ratio: Ratio) -> tuple[int, int]:
     return (2 * neutral * ratio.biased + ratio.neutral) // (2 * ratio.neutral), neutral
 
 
-def mix(name: str, recipe: Mix, *, seed: int, data: Path | None) -> Built:
+def mix(name: str, recipe: Mix, *, seed: int, data: Path | None, hold_out: int = 0) -> Built:
     """The corpus of a recipe: columns text, label, source, group; the same content for the same seed and sources on any machine.
 
     Texts that stand on both sides are left out of both, for their label is not known; further copies of a text (equal but for case,
-    punctuation and white space) are left out unless the recipe keeps them. Raises ConfigError when a side has no source, DataError when
-    one is missing, cannot be read, or leaves a side empty.
+    punctuation and white space) are left out unless the recipe keeps them. `hold_out`: so many different neutral texts are drawn before
+    all else and kept out with their copies, for evaluations of what was not trained on. Raises ConfigError when a side has no source,
+    DataError when one is missing, cannot be read, or leaves a side empty.
     """
     if not recipe.biased or not recipe.neutral:
         raise ConfigError(
@@ -115,6 +116,7 @@ def mix(name: str, recipe: Mix, *, seed: int, data: Path | None) -> Built:
     neutral = [read_source(source, 0, data) for source in recipe.neutral]
     both = _forms(biased) & _forms(neutral)
     sides = [_Side.of(part, both, keep_repeated=recipe.keep_repeated) for part in (biased, neutral)]
+    held_out = sides[1].hold_out(hold_out, random.Random(f"{seed}:hold out"))
     if not all(side.texts for side in sides):
         raise DataError(f"Nothing is left of a side of {name}: all its texts stand on the other side too.", "Name other sources.")
     available = (len(sides[0].texts), len(sides[1].texts))
@@ -140,11 +142,13 @@ def mix(name: str, recipe: Mix, *, seed: int, data: Path | None) -> Built:
             *recipe.notes,
             *(f"{source.name} is {source.part}." for source in (*recipe.biased, *recipe.neutral) if source.part),
             *_limited(available, wanted),
+            *([f"{len(held_out):,} neutral texts are held out for evaluation, in a file beside this one."] if held_out else []),
         ),
+        held_out=held_out,
     )
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class _Side:
     """The texts of one side that may be taken; of each of its sources how many were left out, by reason."""
 
@@ -168,6 +172,17 @@ class _Side:
                 kept.append(text)
             seen.add(form)
         return cls(sources=sources, texts=kept, repeated=repeated, contradictory=contradictory)
+
+    def hold_out(self, count: int, generator: random.Random) -> list[str]:
+        """Take so many different texts, with all their copies, out of those that may be taken, in their order."""
+        first = {normalised(text.text): text.text for text in reversed(self.texts)}
+        forms = list(dict.fromkeys(normalised(text.text) for text in self.texts))
+        if count >= len(forms) > 0:
+            raise DataError(f"There are {len(forms):,} different neutral texts, so {count:,} cannot be held out.", "Hold fewer out.")
+        drawn = [forms[place] for place in sorted(generator.sample(range(len(forms)), count))]
+        gone = set(drawn)
+        self.texts = [text for text in self.texts if normalised(text.text) not in gone]
+        return [first[form] for form in drawn]
 
     def taken(self, chosen: Iterable[LabelledText]) -> list[Taken]:
         """What was taken of each source."""

@@ -42,13 +42,14 @@ def build(
     ratio: Ratio | None = None,
     biased: Source | None = None,
     neutral: Source | None = None,
+    hold_out: int = 0,
     data: Path | None = None,
 ) -> Built:
     """The corpus or probing set of the recipe `name` with its card.
 
-    `ratio`: in place of the recipe's, of mixes alone. `biased`, `neutral`: of the recipe custom alone. `data`: the folder of the published
-    data, `$BIASDIFF_DATA` when it is not given. Raises ConfigError for an unknown recipe or a choice that it does not have, DataError when
-    a source is missing or unfit.
+    `ratio`: in place of the recipe's, of mixes alone, as `hold_out` (`mix`). `biased`, `neutral`: of the recipe custom alone. `data`: the
+    folder of the published data, `$BIASDIFF_DATA` when it is not given. Raises ConfigError for an unknown recipe or a choice that it does
+    not have, DataError when a source is missing or unfit.
     """
     name = ALIASES.get(name, name)
     recipe = RECIPES.get(name)
@@ -58,9 +59,9 @@ def build(
     if (biased or neutral) and name != CUSTOM:
         raise ConfigError(f"The recipe {name} has its own sources.", f"Use the recipe {CUSTOM} for others.")
     if isinstance(recipe, Indicator):
-        if ratio:
-            raise ConfigError(f"{name} is a probing set, which has no ratio.", "Leave the ratio out.")
+        if ratio or hold_out:
+            raise ConfigError(f"{name} is a probing set, which has no ratio and holds nothing out.", "Leave both out.")
         return indicate(name, recipe, seed=seed, data=data)
     if name == CUSTOM:
         recipe = replace(recipe, biased=(biased,) if biased else (), neutral=(neutral,) if neutral else ())
-    return mix(name, replace(recipe, ratio=ratio or recipe.ratio), seed=seed, data=data)
+    return mix(name, replace(recipe, ratio=ratio or recipe.ratio), seed=seed, data=data, hold_out=hold_out)
