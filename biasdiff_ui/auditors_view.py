@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import pandas as pd
@@ -40,6 +41,27 @@ def _line(audit_id: str, head: str, key: str, name: str, _log: DecisionLog, _exa
     if differ := len(disagreements(_examples.ids, verdicts, current)):
         parts.append(f"{count(differ, 'disagreement')} to settle, until then the later verdict holds")
     return "; ".join(parts) + ". One key a verdict; the next example comes at once."
+
+
+@st.fragment(run_every=LOOK_SECONDS)
+def news_line(log: DecisionLog, drawn: int) -> None:
+    """What was recorded after action number `drawn`, up to which the page shows the log, and a button that shows the rest."""
+    if log.head()[0] == drawn:
+        return
+    with st.container(horizontal=True, vertical_alignment="center", border=True):
+        st.markdown(plain(news_words(log.actions()[drawn:])))
+        if st.button("Show", key="news"):
+            st.rerun()
+
+
+def news_words(actions: Sequence[Action]) -> str:
+    """`3 new decisions by Ana, 1 other action by Bo`, the other ones being undos and assignments."""
+    made = Counter[str]()
+    others = Counter[str]()
+    for action in actions:
+        (made if action.count else others)[action.auditor] += action.count or 1
+    parts = [f"{count(number, 'new decision')} by {name}" for name, number in made.items()]
+    return ", ".join([*parts, *(f"{count(number, 'other action')} by {name}" for name, number in others.items())])
 
 
 def assignment_panel(log: DecisionLog, examples: Examples) -> None:

@@ -222,6 +222,8 @@ def origin_words(selection: Mapping[str, Any] | None) -> str:
             parts += [f"{key.replace('_', ' ')}: {', '.join(map(str, v)) if isinstance(v, list) else v}" for key, v in value.items()]
         elif name == "lasso":
             parts.append(f"lasso of {count(len(value), 'area')}")
+        elif name == "query":
+            parts.append(f"search: “{value}”")
         elif name == "top_percent":
             parts.append(f"top {value:g} %")
         elif name == "assignment":

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import io
+import json
 import shutil
 import tempfile
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import streamlit as st
 
 from biasdiff_core.audit import Audit
@@ -13,9 +19,12 @@ from biasdiff_core.corpus.export import export_without, safe_cell
 from biasdiff_core.corpus.sources import local_path
 from biasdiff_core.errors import BiasDiffError
 from biasdiff_core.report import COMPARISON_FILE, HTML_FILE, MARKDOWN_FILE
+from biasdiff_core.review.decisions import Decision
 from biasdiff_core.review.removal import load_removal
 from biasdiff_core.workspace.artefacts import Artefact, open_artefact
+from biasdiff_ui.examples import Examples
 from biasdiff_ui.notices import show_error
+from biasdiff_ui.verdicts import UNDECIDED
 
 
 def downloads(audit: Audit, report: Artefact) -> None:
@@ -64,6 +73,50 @@ def decisions_csv(audit: Audit) -> bytes:
 
 
 def ranking_csv(audit: Audit) -> bytes:
-    """The ranking with texts; cells that a spreadsheet would take for a formula are made inert."""
-    safe = audit.ranking().map(lambda cell: safe_cell(cell) if isinstance(cell, str) else cell)
+    """The ranking with texts."""
+    return csv_bytes(audit.ranking())
+
+
+def selected_rows(examples: Examples, decisions: Mapping[str, Decision], rows: np.ndarray) -> pd.DataFrame:
+    """What is taken away of a selection. `rows`: in the ranking's table, in the order wanted; `decisions`: those that hold."""
+    table = examples.table.iloc[rows]
+    held = [decisions.get(id_) for id_ in table["id"]]
+    return table[["rank", "id", "score", "text", "source", "group", "bias_type"]].assign(
+        label=table["label"].astype("Int64"),
+        decision=[decision.verdict if decision else UNDECIDED for decision in held],
+        auditor=[decision.auditor if decision else "" for decision in held],
+        note=[decision.reason if decision else "" for decision in held],
+    )
+
+
+def csv_bytes(table: pd.DataFrame) -> bytes:
+    """The table for a spreadsheet: cells that it would take for a formula are made inert."""
+    safe = table.map(lambda cell: safe_cell(cell) if isinstance(cell, str) else cell)
     return safe.to_csv(index=False).encode()
+
+
+def jsonl_bytes(table: pd.DataFrame) -> bytes:
+    """The table as one JSON object a row. By json itself: pandas would round small scores."""
+    rows = table.astype(object).where(table.notna(), None).to_dict("records")
+    return "".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows).encode()
+
+
+def parquet_bytes(table: pd.DataFrame) -> bytes:
+    """The table for a data frame."""
+    buffer = io.BytesIO()
+    table.to_parquet(buffer, index=False, compression="zstd")
+    return buffer.getvalue()
+
+
+FORMATS: Mapping[str, Callable[[pd.DataFrame], bytes]] = {"CSV": csv_bytes, "JSONL": jsonl_bytes, "Parquet": parquet_bytes}
+
+
+def selection_downloads(audit_id: str, count: int, rows: Callable[[], pd.DataFrame]) -> None:
+    """A selection of `count` rows as a file; `rows()` is asked for when a button is pressed."""
+    with st.popover(f"Download these {count:,}", disabled=not count), st.container(horizontal=True):
+        for name, made in FORMATS.items():
+            _button(name, partial(_file, made, rows), f"{audit_id}-selection.{name.lower()}")
+
+
+def _file(made: Callable[[pd.DataFrame], bytes], rows: Callable[[], pd.DataFrame]) -> bytes:
+    return made(rows())

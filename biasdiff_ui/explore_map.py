@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -152,6 +152,27 @@ def _names(words: Sequence[str], places: np.ndarray) -> dict[str, Any]:
         "silent": True,
         "label": {**label, "color": "#FFFFFF", "backgroundColor": "rgba(0, 0, 0, 0.75)"},
     }
+
+
+def map_panel(examples: Examples, passing: np.ndarray, verdicts: pd.Series, cut: int) -> list[dict[str, Any]]:
+    """The map of the rows that pass the filter, with what colours it; the areas brushed on it."""
+    table = examples.table
+    st.markdown("**Map of gradient directions** – near means that training on them pulls the model the same way")
+    options = [option for option in get_args(ColourBy) if option != "known label" or table["label"].notna().any()]
+    colour_by = st.segmented_control("Colour by", options, default="influence", required=True, key="colour", bind="query-params")
+    if not examples.mapped:
+        st.info("The map is not drawn yet: the audit is still running, or was stopped. Resume it on the page Audits.")
+        return []
+    visible = passing & drawn(table["rank"].to_numpy(), (verdicts != UNDECIDED).to_numpy(), cut)
+    points = table[visible]
+    if colour_by == "cluster":
+        drawn_as = map_clusters(examples.key, examples).of(visible)
+    else:
+        drawn_as = classes(points, verdicts[visible], colour_by or "influence", cut)
+    areas = draw_map(points, drawn_as, f"map-{examples.key}")
+    if visible.sum() < passing.sum():
+        st.caption(f"Drawn: all candidates and decided ones, and a random sample of the others; {MAX_POINTS:,} in all.")
+    return areas
 
 
 def draw_map(table: pd.DataFrame, found: Classes, key: str) -> list[dict[str, Any]]:

@@ -21,7 +21,8 @@ Copies = Literal["all", "repeated", "one of each"]
 COPIES: tuple[Copies, ...] = get_args(Copies)
 TEXT, REGEX, DECISION, TYPE, SOURCE, GROUP, SCORE = "find", "regex", "decision", "type", "from", "about", "score"
 FIRST, LAST, AUDITOR, COPY = "rank_from", "rank_to", "by", "copies"
-KEYS = (TEXT, REGEX, DECISION, TYPE, SOURCE, GROUP, SCORE, FIRST, LAST, AUDITOR, COPY)
+FOUND = "found"  # drawn with the search by a sentence
+KEYS = (TEXT, REGEX, DECISION, TYPE, SOURCE, GROUP, SCORE, FIRST, LAST, AUDITOR, COPY, FOUND)
 
 
 @dataclass(frozen=True, kw_only=True)

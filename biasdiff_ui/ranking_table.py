@@ -80,9 +80,9 @@ def page_rows(rows: pd.DataFrame, verdicts: pd.Series) -> pd.DataFrame:
     return page
 
 
-def draw_rows(table: pd.DataFrame, key: str, height: int, alt: str) -> None:
-    """Rows as `page_rows` makes them; a click on one opens its example."""
-    st.dataframe(
+def draw_rows(table: pd.DataFrame, key: str, height: int, alt: str) -> int | None:
+    """Rows as `page_rows` makes them; a click on one opens its example. The rank of the one that is chosen."""
+    event = st.dataframe(
         table,
         hide_index=True,
         height=height,
@@ -92,6 +92,8 @@ def draw_rows(table: pd.DataFrame, key: str, height: int, alt: str) -> None:
         column_config=COLUMNS,
         alt=alt,
     )
+    chosen = event["selection"]["rows"]
+    return int(table["rank"].iloc[chosen[0]]) if chosen else None
 
 
 def _open_row(key: str, ranks: list[int]) -> None:

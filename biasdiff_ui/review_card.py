@@ -98,9 +98,9 @@ def record_events(desk: Desk, sent: Mapping[str, Any]) -> None:
     events = new_events(read_events(sent["events"]), acknowledged[card])
     if not events:
         return
-    record_steps(desk.log, fold_events(events), auditor(), card)
-    acknowledged[card] = events[-1].number
     queue: Queue | None = st.session_state.get(QUEUE)
+    record_steps(desk.log, fold_events(events), auditor(), card, queue.selection if queue else None)
+    acknowledged[card] = events[-1].number
     if queue is not None and queue.token == sent["queue"]:
         st.session_state[QUEUE] = left = replace(queue, place=min(max(0, events[-1].place), len(queue.ids)))
         if events[-1].kind == "similar":  # after it the card waits for the queue that it asked for

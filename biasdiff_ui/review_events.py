@@ -13,6 +13,7 @@ from biasdiff_core.errors import ReviewError
 from biasdiff_core.review.decisions import VERDICTS, Action, Decision, DecisionLog, Verdict
 from biasdiff_core.review.design import origin
 from biasdiff_core.review.pace import own_decisions
+from biasdiff_ui.review_queue import Selection
 
 Move = Literal["skip", "back", "undo", "similar"]  # `back`: over a skipped card, which has no decision to take back
 KINDS = (*VERDICTS, *get_args(Move))
@@ -123,12 +124,13 @@ def acknowledged_number(actions: Iterable[Action], card: str) -> int:
     return max(numbers, default=0)
 
 
-def record_steps(log: DecisionLog, steps: Sequence[Step], auditor: str, card: str) -> None:
-    """Write the steps to the log. Raises ReviewError."""
+def record_steps(log: DecisionLog, steps: Sequence[Step], auditor: str, card: str, selection: Selection | None = None) -> None:
+    """Write the steps to the log. `selection`: the one under review, if any, whose origin goes with its decisions. Raises ReviewError."""
     for step in steps:
         if isinstance(step, Judge):
             came_from = origin(step.queue, [id_ for id_, _, _ in step.judged], step.drawn, seed=log.audit_id)
-            log.decide_each(step.judged, auditor, {**came_from, "card": card, "last": step.last})
+            selected = selection.origin if selection and selection.name == step.queue else {}
+            log.decide_each(step.judged, auditor, {**came_from, **selected, "card": card, "last": step.last})
         else:
             _take_back(log, step.example, auditor, card)
 

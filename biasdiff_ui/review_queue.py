@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, Literal
 
 import streamlit as st
 
-from biasdiff_core.review.decisions import ADJUDICATION, Decision
+from biasdiff_core.review.decisions import ADJUDICATION, Decision, DecisionLog
 from biasdiff_core.review.design import EVERY, mixed_order, origin, uniform_order
+from biasdiff_core.workspace.database import Database
+from biasdiff_core.workspace.preferences import prefer, preference
 from biasdiff_ui.examples import Examples
 from biasdiff_ui.state import auditor
 from biasdiff_ui.why import card_record, evidence
 
-Kind = Literal["mixed", "random", "undecided", "not inspected", "assigned", "second review", "disagreements"]
+Kind = Literal["mixed", "random", "undecided", "not inspected", "assigned", "second review", "disagreements", "selection"]
 KINDS: Mapping[Kind, str] = {
     "mixed": f"by rank, one in {EVERY} at random",
     "random": "at random",
@@ -25,25 +28,38 @@ KINDS: Mapping[Kind, str] = {
     "assigned": f"assigned to me, one in {EVERY} at random",
     "second review": "second review (blind), by rank",
     ADJUDICATION: "disagreements, by rank",
+    "selection": "selected on Explore",
 }
 MIXED: tuple[Kind, ...] = ("mixed", "assigned")
 STATE = "review-queue"
+CHOSEN = "queue"  # in the address: the words of a kind
 PREFETCH = 200
 WINDOW = 50  # the first card sent moves in such steps
 LETTERS = 300_000  # of all cards sent at once
 
 
 @dataclass(frozen=True, kw_only=True)
+class Selection:
+    """Examples selected on Explore, in the order to review them. `name` tells it from others; `origin`: what selected them, as recorded."""
+
+    name: str = "selection"
+    ids: tuple[str, ...] = ()
+    origin: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Queue:
     """`token` names this making of it; `drawn`: those drawn at random; `place`: the card that the server holds to be the current one.
 
-    Of examples similar to one (`like`): their cosines to it, and the earlier queue, which one goes back to.
+    Of examples similar to one (`like`): their cosines to it, and the earlier queue, which one goes back to. `selection`: of the kind of
+    that name.
     """
 
     token: str
     made_of: tuple[str, str, str, str]
     ids: tuple[str, ...]
     drawn: frozenset[str] = frozenset()
+    selection: Selection | None = None
     place: int = 0
     like: str = ""
     cosines: Mapping[str, float] = field(default_factory=dict)
@@ -51,8 +67,8 @@ class Queue:
 
     @property
     def kind(self) -> str:
-        """What is recorded of it with each decision: one of `KINDS`, or `similar to <id>`."""
-        return self.made_of[-1]
+        """What is recorded of it with each decision: one of `KINDS`, the name of a selection, or `similar to <id>`."""
+        return self.selection.name if self.selection else self.made_of[-1]
 
     @property
     def chosen(self) -> Queue:
@@ -61,7 +77,7 @@ class Queue:
 
     def origin(self, ids: Collection[str]) -> dict[str, Any]:
         """What is recorded of how these came to be shown."""
-        return origin(self.kind, ids, self.drawn, seed=self.made_of[0])
+        return {**origin(self.kind, ids, self.drawn, seed=self.made_of[0]), **(self.selection.origin if self.selection else {})}
 
     @property
     def current(self) -> str | None:
@@ -82,13 +98,39 @@ def in_order(ids: tuple[str, ...], kind: Kind, seed: str) -> tuple[tuple[str, ..
     return mixed_order(ids, seed) if kind in MIXED else (ids, frozenset())
 
 
-def open_queue(audit_id: str, examples: Examples, kind: Kind, ids: Callable[[], tuple[str, ...]]) -> Queue:
-    """The session's queue; made anew, of `ids()`, only for another audit, ranking, auditor or chosen kind, or after `refresh`."""
+def keep_selection(db: Database, audit_id: str, ids: Sequence[str], origin: Mapping[str, Any]) -> None:
+    """Keep what this auditor has selected, in place of an earlier selection: it outlasts the session."""
+    name = f"selection of {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC"
+    prefer(db, auditor(), _selection_of(audit_id), asdict(Selection(name=name, ids=tuple(ids), origin=origin)))
+
+
+def selection_left(db: Database, log: DecisionLog, examples: Examples) -> Selection:
+    """The selection that is kept, less what its auditor has judged out of it, and what a newer ranking lacks; empty without one."""
+    kept = preference(db, auditor(), _selection_of(log.audit_id))
+    if kept is None:
+        return Selection()
+    judged = {id_ for id_, own in log.by_auditor().get(auditor(), {}).items() if (own.selection or {}).get("queue") == kept["name"]}
+    left = tuple(id_ for id_ in kept["ids"] if id_ in examples.place and id_ not in judged)
+    return Selection(name=kept["name"], ids=left, origin=kept["origin"])
+
+
+def _selection_of(audit_id: str) -> str:
+    return f"selection of {audit_id}"
+
+
+def open_queue(
+    audit_id: str, examples: Examples, kind: Kind, ids: Callable[[], tuple[str, ...]], selection: Callable[[], Selection]
+) -> Queue:
+    """The session's queue, of `ids()` or, of that kind, of `selection()`.
+
+    Made anew only for another audit, ranking, auditor or chosen kind, or after `refresh`.
+    """
     queue: Queue | None = st.session_state.get(STATE)
     made_of = (audit_id, examples.key, auditor(), kind)
     if queue is None or queue.chosen.made_of != made_of:
-        ordered, drawn = in_order(ids(), kind, seed=audit_id)
-        queue = Queue(token=new_token(), made_of=made_of, ids=ordered, drawn=drawn)
+        selected = selection() if kind == "selection" else None
+        ordered, drawn = in_order(selected.ids if selected else ids(), kind, seed=audit_id)
+        queue = Queue(token=new_token(), made_of=made_of, ids=ordered, drawn=drawn, selection=selected)
         st.session_state[STATE] = queue
     return queue
 

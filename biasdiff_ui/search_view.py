@@ -1,13 +1,20 @@
-"""Search by a sentence of one's own: a job takes its gradient; the nearest training examples are a table whose rows open in Explore."""
+"""Search by a sentence of one's own: a job takes its gradient; the nearest training examples are a table whose rows open in Explore.
+
+What it found can be the selection itself, as if by a filter: on map and table, in bulk, in Review, as a file.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+import numpy as np
 import pandas as pd
 import streamlit as st
 
 from biasdiff_core.audit import Audit
 from biasdiff_core.plan import search_stage
 from biasdiff_ui.examples import Examples
+from biasdiff_ui.filters import FOUND
 from biasdiff_ui.jobs_view import job_panel, start_job
 from biasdiff_ui.loaders import archived
 from biasdiff_ui.notices import errors_shown, plain
@@ -20,8 +27,20 @@ NEAREST = 50  # as many as an auditor looks through for the sake of one sentence
 LONGEST = 1_000  # characters
 
 
-def sentence_search(at: Standing, examples: Examples, verdicts: pd.Series) -> None:
-    """The field, and below it the way to an answer: the button, the job while it is not finished, or the table."""
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """What a sentence found. `rows`: in the ranking's table, nearest first; `only`: whether they are selected, as by a filter; `opened`:
+    the rank of the row that is chosen in the table of the search.
+    """
+
+    query: str
+    rows: np.ndarray
+    only: bool
+    opened: int | None
+
+
+def sentence_search(at: Standing, examples: Examples, verdicts: pd.Series) -> Found | None:
+    """The field, and below it the way to an answer: the button, the job while it is not finished, or the table, which is returned."""
     with st.expander("Search by a sentence of your own", expanded=SENTENCE in st.query_params):
         text = st.text_input(
             "A sentence",
@@ -33,13 +52,14 @@ def sentence_search(at: Standing, examples: Examples, verdicts: pd.Series) -> No
             "near by the cosine of the projected gradients at the last checkpoint.",
         ).strip()
         if not text:
-            return
+            return None
         with errors_shown():
             stage = search_stage(at.audit.folder, text)
             if stage.done:
-                _table(_nearest(str(at.audit.folder.path), stage.key, text, at.audit), stage.key, examples, verdicts)
-            else:
-                _way_to_it(at, text)
+                nearest = _nearest(str(at.audit.folder.path), stage.key, text, at.audit)
+                return _table(nearest, text, stage.key, examples, verdicts)
+            _way_to_it(at, text)
+    return None
 
 
 def _way_to_it(at: Standing, text: str) -> None:
@@ -60,11 +80,16 @@ def _nearest(folder: str, key: str, text: str, _audit: Audit) -> pd.DataFrame:
     return _audit.search(text, NEAREST)
 
 
-def _table(found: pd.DataFrame, key: str, examples: Examples, verdicts: pd.Series) -> None:
-    found = found[found["id"].isin(examples.ids)]  # one whose score is not defined has no rank
-    rows = examples.table.iloc[[examples.place[id_] for id_ in found["id"]]]
+def _table(found: pd.DataFrame, text: str, key: str, examples: Examples, verdicts: pd.Series) -> Found:
+    found = found[found["id"].isin(examples.place.keys())]  # one whose score is not defined has no rank
+    places = np.array([examples.place[id_] for id_ in found["id"]], dtype=np.int64)
+    rows = examples.table.iloc[places]
     shown = page_rows(rows, verdicts.loc[rows.index])
     shown.insert(0, "cosine", found["cosine"].to_numpy())
     title = f"The {len(shown)} nearest training examples"
     st.caption(f"{title}, nearest first. A click opens one below.")
-    draw_rows(shown, f"found-{key}", 320, title)
+    opened = draw_rows(shown, f"found-{key}", 320, title)
+    only = st.toggle(
+        "Select only these", key=FOUND, bind="query-params", help="As a filter does, for map, table, bulk, Review and download."
+    )
+    return Found(query=text, rows=places, only=only, opened=opened)

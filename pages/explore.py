@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import get_args
-
 import numpy as np
 import streamlit as st
 
 from biasdiff_core.errors import DataError
 from biasdiff_ui.auditors import seen
+from biasdiff_ui.auditors_view import news_line
 from biasdiff_ui.boot import require_boot
 from biasdiff_ui.curves import LINES_HELP, cut_size, draw_curves
 from biasdiff_ui.decide import (
@@ -17,7 +16,6 @@ from biasdiff_ui.decide import (
     decision_log,
     history_panel,
     name_is_known,
-    origin_words,
     show_outcome,
     undo_button,
     verdict_buttons,
@@ -25,15 +23,17 @@ from biasdiff_ui.decide import (
 )
 from biasdiff_ui.estimates import review_of
 from biasdiff_ui.examples import load_examples
-from biasdiff_ui.explore_map import MAX_POINTS, ColourBy, classes, draw_map, drawn, map_clusters
+from biasdiff_ui.explore_map import map_panel
 from biasdiff_ui.figures import strip
 from biasdiff_ui.filters import filter_bar
 from biasdiff_ui.lasso import area_record, inside_areas
-from biasdiff_ui.notices import plain, show_error
+from biasdiff_ui.notices import show_error
 from biasdiff_ui.ranking_table import open_rank, ranked_table
 from biasdiff_ui.score_distribution import HELP as SCORES_HELP
 from biasdiff_ui.score_distribution import draw_distribution
 from biasdiff_ui.search_view import sentence_search
+from biasdiff_ui.selection import selection_bar
+from biasdiff_ui.skeleton import skeleton
 from biasdiff_ui.state import current_audit
 from biasdiff_ui.timeline import opening
 from biasdiff_ui.verdicts import WORDS
@@ -42,20 +42,22 @@ from biasdiff_ui.why import draw_evidence, evidence
 require_boot("explore")
 audit = current_audit()
 at = opening("Explore", audit)
-examples = load_examples(audit, at.plan) if audit and at else None
+with skeleton(([1] * 5, 90), ([3, 2], 440), ([1], 480)):
+    examples = load_examples(audit, at.plan) if audit and at else None
 if audit is None or examples is None:
     if at is not None:
         st.info("There is no ranking yet. Start or resume the audit on the page Audits; its ranking then opens here.")
     st.stop()
 
 log = decision_log(audit, examples)
+news_line(log, log.head()[0])
 decisions, actions = log.current(), log.actions()
 table = examples.table
 in_view = seen(log, examples)
 verdicts, auditors = verdict_column(examples, in_view), auditor_column(examples, in_view)
 show_outcome()
 
-where, figures, slider, views, bar, below = (st.container() for _ in range(6))
+where, figures, slider, views, bar, search, below = (st.container() for _ in range(7))
 with slider:
     percent = st.slider(
         "Selection: top % of the ranking",
@@ -75,6 +77,11 @@ with bar:
     except DataError as error:
         show_error(error)
         passing = np.zeros(len(table), dtype=bool)
+with search:
+    found = sentence_search(at, examples, verdicts)
+near = found if found and found.only else None
+if near:
+    passing &= np.isin(table.index, near.rows)
 
 undecided = int((verdicts.iloc[:cut] == "undecided").sum())
 where.markdown(
@@ -84,25 +91,10 @@ where.markdown(
 with figures:
     strip(examples, decisions, review_of(examples, log), verdicts, cut, percent)
 
-areas: list[dict[str, object]] = []
 with views:
     left, right = st.columns([3, 2], gap="medium")
     with left:
-        st.markdown("**Map of gradient directions** – near means that training on them pulls the model the same way")
-        options = [option for option in get_args(ColourBy) if option != "known label" or table["label"].notna().any()]
-        colour_by = st.segmented_control("Colour by", options, default="influence", required=True, key="colour", bind="query-params")
-        if examples.mapped:
-            visible = passing & drawn(table["rank"].to_numpy(), (verdicts != "undecided").to_numpy(), cut)
-            points = table[visible]
-            if colour_by == "cluster":
-                drawn_as = map_clusters(examples.key, examples).of(visible)
-            else:
-                drawn_as = classes(points, verdicts[visible], colour_by or "influence", cut)
-            areas = draw_map(points, drawn_as, f"map-{examples.key}")
-            if visible.sum() < passing.sum():
-                st.caption(f"Drawn: all candidates and decided ones, and a random sample of the others; {MAX_POINTS:,} in all.")
-        else:
-            st.info("The map is not drawn yet: the audit is still running, or was stopped. Resume it on the page Audits.")
+        areas = map_panel(examples, passing, verdicts, cut)
     with right:
         show = st.segmented_control(
             "Show", ["coverage and precision", "scores"], default="coverage and precision", required=True, key="show", bind="query-params"
@@ -115,18 +107,13 @@ with views:
             draw_curves(examples, log, percent)
 
 shown = passing & inside_areas(table["x"].to_numpy(), table["y"].to_numpy(), areas) if areas else passing
-selection = {"page": "explore", "filter": chosen.record(), **({"lasso": area_record(areas)} if areas else {})}
+asked = {"query": near.query} if near else {}
+selection = {"page": "explore", "filter": chosen.record(), **asked, **({"lasso": area_record(areas)} if areas else {})}
+rows = near.rows[shown[near.rows]] if near else np.flatnonzero(shown)
 with bar:
-    counted = (
-        f"**{int(shown.sum()):,} of {int(passing.sum()):,} selected** by the lasso"
-        if areas
-        else f"**{int(passing.sum()):,} of {len(table):,}** shown"
-    )
-    conditions = origin_words({"filter": chosen.record()})
-    st.markdown(counted + (f" · {plain(conditions)}" if conditions else ""))
+    selection_bar(audit, examples, in_view, rows, int(passing.sum()), selection)
 
 with below:
-    sentence_search(at, examples, verdicts)
     rank = open_rank(len(table))
     left, right = st.columns([3, 2], gap="medium") if rank else (st.container(), None)
     with left:
@@ -135,8 +122,10 @@ with below:
         with right:
             id_ = str(table["id"].iloc[rank - 1])
             st.markdown(f"Decision: **{WORDS[verdicts.iloc[rank - 1]]}**")
+            by_search = found and found.opened == rank
+            came_from = {"page": "explore", "query": found.query} if by_search else selection
             if name_is_known():
-                verdict_buttons(log, id_, {**selection, "rank": rank})
+                verdict_buttons(log, id_, {**came_from, "rank": rank})
             draw_evidence(evidence(examples, id_), examples)
     st.subheader("Label in bulk")
     if name_is_known():

@@ -16,12 +16,16 @@ from biasdiff_ui.notices import plain
 from biasdiff_ui.pace_line import pace_line
 from biasdiff_ui.review_card import Desk, native_buttons, review_card
 from biasdiff_ui.review_keys import keys_of, keys_panel
-from biasdiff_ui.review_queue import KINDS, open_queue, refresh
+from biasdiff_ui.review_queue import CHOSEN, KINDS, open_queue, refresh, selection_left
+from biasdiff_ui.selection import selection_line
 from biasdiff_ui.similar import similar_line
+from biasdiff_ui.skeleton import skeleton
 from biasdiff_ui.state import auditor, current_audit
 from biasdiff_ui.timeline import opening
 from biasdiff_ui.token_shading import load_shading, shading_panel
 from biasdiff_ui.verdicts import REASONS
+
+CARD_HEIGHT = 460  # pixels of the grey shape while the ranking is read
 
 require_boot("review")
 
@@ -32,10 +36,13 @@ def reviewing(desk: Desk) -> None:
     examples, log, db = desk.examples, desk.log, database(desk.audit.folder.workspace)
     show_outcome()
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        kind = st.selectbox("Queue", list(KINDS), format_func=KINDS.__getitem__, key="queue", bind="query-params", width=320)
+        kind = st.selectbox("Queue", list(KINDS), format_func=KINDS.__getitem__, key=CHOSEN, bind="query-params", width=320)
         st.button("Refresh the queue", on_click=refresh, help="The queue stays as it is while you review; this makes it anew.")
-    queue = open_queue(log.audit_id, examples, kind, lambda: ids_of(kind, log, examples))
+    queue = open_queue(
+        log.audit_id, examples, kind, ids=lambda: ids_of(kind, log, examples), selection=lambda: selection_left(db, log, examples)
+    )
     keys = keys_of(db, auditor())
+    selection_line(queue)
     similar_line(examples, queue)
     if not queue.ids:
         st.success("Nothing is left in this queue. Go on to Mitigate, or look at the decisions on the page Explore.")
@@ -59,7 +66,8 @@ def reviewing(desk: Desk) -> None:
 
 audit = current_audit()
 at = opening("Review", audit)
-examples = load_examples(audit, at.plan) if audit and at else None
+with skeleton(([1], CARD_HEIGHT)):
+    examples = load_examples(audit, at.plan) if audit and at else None
 if audit is not None and examples is not None:
     if name_is_known():
         log = decision_log(audit, examples)

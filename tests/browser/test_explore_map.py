@@ -1,9 +1,9 @@
-"""Explore in a real browser: a box drawn on the map selects what lies in it, filters live in the address, a large audit stays light."""
+"""Explore in a real browser: what is drawn on the map selects what lies in it, filters live in the address, a large audit stays light."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -13,25 +13,40 @@ from playwright.sync_api import Page, expect
 from benchmarks.large_audit import large_audit
 from benchmarks.served import Server
 from biasdiff_core.audit import Audit
+from tests.reference.lasso_slow import inside_polygon_slow
 from tests.undecided import undecided_audit
 
 pytestmark = pytest.mark.browser
 PATIENCE = 60_000
-BOX_TOOL = (52, 18)  # where the second tool of the map's toolbox lies
+LASSO_TOOL, BOX_TOOL = (24, 18), (52, 18)  # where the first and the second tool of the map's toolbox lie
 MOST_BYTES, MOST_MEMORY = 1_000_000, 1.0  # the memory in GB
 
 
-def draw_box(page: Page, share: float) -> None:
-    """Draw a box on the map from its left edge over a share of its width."""
+def draw_area(page: Page, tool: tuple[int, int], corners: Sequence[tuple[float, float]]) -> None:
+    """Draw on the map with a tool, from corner to corner. `corners`: shares of the width and of the height below the toolbox."""
     chart = page.get_by_test_id("stEChartsChart").locator("canvas").first
     place = chart.bounding_box()
     assert place is not None
     left, top = place["x"], place["y"]
-    page.mouse.click(left + BOX_TOOL[0], top + BOX_TOOL[1])
-    page.mouse.move(left + 12, top + 75)
+    page.mouse.click(left + tool[0], top + tool[1])
+    (first, *others) = [(left + 12 + x * (place["width"] - 24), top + 75 + y * (place["height"] - 87)) for x, y in corners]
+    page.mouse.move(*first)
     page.mouse.down()
-    page.mouse.move(left + place["width"] * share, top + place["height"] - 12, steps=8)
+    for x, y in others:
+        page.mouse.move(x, y, steps=8)
     page.mouse.up()
+
+
+def draw_box(page: Page, share: float) -> None:
+    """Draw a box on the map from its left edge over a share of its width."""
+    draw_area(page, BOX_TOOL, [(0, 0), (share, 1)])
+
+
+def give_name(page: Page, name: str) -> None:
+    """Say who one is."""
+    box = page.get_by_role("textbox", name="Your name")
+    box.fill(name)
+    box.press("Enter")
 
 
 def selected(page: Page, rows: int) -> int:
@@ -61,9 +76,7 @@ def test_a_box_on_the_map_selects_what_lies_in_it(watched: Page, serve: Callable
     expect.set_options(timeout=PATIENCE)
     watched.set_viewport_size({"width": 1280, "height": 2400})
     watched.goto(f"{serve(finished_workspace).url}/explore?audit={audit.folder.id}")
-    name = watched.get_by_role("textbox", name="Your name")
-    name.fill("Ana")
-    name.press("Enter")
+    give_name(watched, "Ana")
     expect(watched.get_by_role("button", name="Label 40 examples")).to_be_visible()
     draw_box(watched, 0.55)
     count = selected(watched, 40)
@@ -72,6 +85,51 @@ def test_a_box_on_the_map_selects_what_lies_in_it(watched: Page, serve: Callable
     decisions = audit.log.current()
     assert set(decisions) == inside_the_box(audit)
     assert len(decisions) == count
+
+
+def test_a_lasso_becomes_a_queue_of_review_that_outlasts_a_reload(
+    watched: Page, serve: Callable[[Path], Server], finished_workspace: Path
+) -> None:
+    audit = undecided_audit(finished_workspace)
+    expect.set_options(timeout=PATIENCE)
+    watched.set_viewport_size({"width": 1280, "height": 2400})
+    watched.goto(f"{serve(finished_workspace).url}/explore?audit={audit.folder.id}")
+    give_name(watched, "Ana")
+    expect(watched.get_by_role("button", name="Label 40 examples")).to_be_visible()
+    draw_area(watched, LASSO_TOOL, [(0, 0), (0.9, 0), (0, 0.95)])
+    count = selected(watched, 40)
+    assert 2 < count < 40
+    watched.get_by_role("button", name=f"Review these {count}").click()
+    expect(watched.get_by_label("Review card")).to_be_visible()
+    expect(watched.get_by_text(f"1 of {count} in the queue")).to_be_visible()
+    watched.get_by_role("heading", name="Review").click()
+    watched.keyboard.press("b")
+    expect(watched.get_by_text("all saved")).to_be_visible()
+    (held,) = audit.log.current().values()
+    assert held.selection is not None and held.inspected
+    (area,) = held.selection["lasso"]
+    points = pd.read_parquet(audit.artefact("map2d").path("map2d.parquet"))
+    inside = {id_ for id_, x, y in points.itertuples(index=False) if inside_polygon_slow(x, y, area["coord_range"])}
+    in_order = [id_ for id_ in audit.ranking()["id"] if id_ in inside]
+    assert (area["brush_type"], len(inside), held.example_id) == ("polygon", count, in_order[0])
+    watched.reload()
+    give_name(watched, "Ana")
+    expect(watched.get_by_text(f"1 of {count - 1} in the queue")).to_be_visible()
+    texts = audit.ranking().set_index("id")["text"]
+    expect(watched.get_by_label("Review card").get_by_text(texts[in_order[1]], exact=True)).to_be_visible()
+
+
+def test_what_another_decides_is_told_without_a_reload(watched: Page, serve: Callable[[Path], Server], finished_workspace: Path) -> None:
+    audit = undecided_audit(finished_workspace)
+    expect.set_options(timeout=PATIENCE)
+    watched.goto(f"{serve(finished_workspace).url}/explore?audit={audit.folder.id}&decision=biased")
+    expect(watched.get_by_text(re.compile("^0 of 40 shown"))).to_be_visible()
+    audit.log.decide_many(audit.ranking()["id"][:3].tolist(), "biased", "Bo")
+    expect(watched.get_by_text("3 new decisions by Bo", exact=True)).to_be_visible()
+    expect(watched.get_by_text(re.compile("^0 of 40 shown"))).to_be_visible()
+    watched.get_by_role("button", name="Show", exact=True).click()
+    expect(watched.get_by_text(re.compile("^3 of 40 shown"))).to_be_visible()
+    expect(watched.get_by_text("3 new decisions by Bo", exact=True)).to_be_hidden()
 
 
 def test_filters_stay_in_the_address_and_on_the_way_back(watched: Page, serve: Callable[[Path], Server], finished_workspace: Path) -> None:
@@ -105,9 +163,7 @@ def test_a_hundred_thousand_examples_stay_light(watched: Page, serve: Callable[[
     watched.on("websocket", lambda socket: socket.on("framereceived", lambda frame: received.append(len(frame))))
     server = serve(workspace)
     watched.goto(f"{server.url}/?audit={audit.folder.id}")
-    name = watched.get_by_role("textbox", name="Your name")
-    name.fill("Ana")
-    name.press("Enter")
+    give_name(watched, "Ana")
     explore = watched.get_by_test_id("stSidebar").get_by_role("link", name="Explore")
     expect(explore).to_be_visible()
     received.clear()
