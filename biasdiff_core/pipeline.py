@@ -291,7 +291,7 @@ class Pipeline:
 
     def _map2d(self, draft: Draft, stage: PlannedStage) -> None:
         store = self.stores()[-1].train
-        xy = coordinates(store.vectors()[store.done], seed=stage.config["seed"])
+        xy = coordinates(store.vectors()[store.done], seed=stage.config["seed"], progress=self.progress)
         ids = np.array(store.ids)[store.done]
         pd.DataFrame({"id": ids, "x": xy[:, 0], "y": xy[:, 1]}).to_parquet(draft.folder / "map2d.parquet", index=False, compression="zstd")
 

@@ -154,12 +154,24 @@ def _names(words: Sequence[str], places: np.ndarray) -> dict[str, Any]:
     }
 
 
-def map_panel(examples: Examples, passing: np.ndarray, verdicts: pd.Series, cut: int) -> list[dict[str, Any]]:
-    """The map of the rows that pass the filter, with what colours it; the areas brushed on it."""
-    table = examples.table
+def colour_choice(examples: Examples) -> ColourBy:
+    """The head of the map: what it is, and what colours it."""
     st.markdown("**Map of gradient directions** – near means that training on them pulls the model the same way")
-    options = [option for option in get_args(ColourBy) if option != "known label" or table["label"].notna().any()]
-    colour_by = st.segmented_control("Colour by", options, default="influence", required=True, key="colour", bind="query-params")
+    options = [option for option in get_args(ColourBy) if option != "known label" or examples.table["label"].notna().any()]
+    return st.segmented_control("Colour by", options, default="influence", required=True, key="colour", bind="query-params") or "influence"
+
+
+def with_clusters(examples: Examples, colour_by: ColourBy) -> pd.DataFrame:
+    """The table of the examples; where they are coloured by cluster, with the cluster of each: its name."""
+    if colour_by != "cluster" or not examples.mapped:
+        return examples.table
+    found = map_clusters(examples.key, examples)
+    return examples.table.assign(cluster=np.array(found.words)[found.codes])
+
+
+def map_panel(examples: Examples, passing: np.ndarray, verdicts: pd.Series, colour_by: ColourBy, cut: int) -> list[dict[str, Any]]:
+    """The map of the rows that pass the filter; the areas brushed on it."""
+    table = examples.table
     if not examples.mapped:
         st.info("The map is not drawn yet: the audit is still running, or was stopped. Resume it on the page Audits.")
         return []
@@ -168,7 +180,7 @@ def map_panel(examples: Examples, passing: np.ndarray, verdicts: pd.Series, cut:
     if colour_by == "cluster":
         drawn_as = map_clusters(examples.key, examples).of(visible)
     else:
-        drawn_as = classes(points, verdicts[visible], colour_by or "influence", cut)
+        drawn_as = classes(points, verdicts[visible], colour_by, cut)
     areas = draw_map(points, drawn_as, f"map-{examples.key}")
     if visible.sum() < passing.sum():
         st.caption(f"Drawn: all candidates and decided ones, and a random sample of the others; {MAX_POINTS:,} in all.")

@@ -21,8 +21,9 @@ Copies = Literal["all", "repeated", "one of each"]
 COPIES: tuple[Copies, ...] = get_args(Copies)
 TEXT, REGEX, DECISION, TYPE, SOURCE, GROUP, SCORE = "find", "regex", "decision", "type", "from", "about", "score"
 FIRST, LAST, AUDITOR, COPY = "rank_from", "rank_to", "by", "copies"
+CLUSTER = "cluster"  # offered where the map is coloured by cluster
 FOUND = "found"  # drawn with the search by a sentence
-KEYS = (TEXT, REGEX, DECISION, TYPE, SOURCE, GROUP, SCORE, FIRST, LAST, AUDITOR, COPY, FOUND)
+KEYS = (TEXT, REGEX, DECISION, TYPE, SOURCE, GROUP, SCORE, FIRST, LAST, AUDITOR, COPY, CLUSTER, FOUND)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +32,7 @@ class Filter:
 
     `text`: part of the text or prompt, any case, as it is or, with `regex`, as a regular expression (RE2, whose time grows with the text
     alone). `low`, `high`: bounds of the score, `first`, `last`: of the rank, None = open. `copies`: all, only what has duplicates, or the
-    best rank of each group of them.
+    best rank of each group of them. `clusters`: names, for a table that has the cluster of each row.
     """
 
     text: str = ""
@@ -46,6 +47,7 @@ class Filter:
     last: int | None = None
     auditors: tuple[str, ...] = ()
     copies: Copies = "all"
+    clusters: tuple[str, ...] = ()
 
     def mask(self, table: pd.DataFrame, verdicts: pd.Series, auditors: pd.Series) -> np.ndarray:
         """Which rows pass, [rows] bool. `verdicts`, `auditors`: of the decision on each row, `undecided` and empty where there is none.
@@ -56,8 +58,8 @@ class Filter:
         if self.text.strip():
             keep &= self._found(table["text"]) | self._found(table["prompt"])
         values = ((verdicts, self.verdicts), (auditors, self.auditors))
-        named = (("bias_type", self.bias_types), ("source", self.sources), ("group", self.groups))
-        for column, wanted in (*values, *((table[name], wanted) for name, wanted in named)):
+        named = (("bias_type", self.bias_types), ("source", self.sources), ("group", self.groups), ("cluster", self.clusters))
+        for column, wanted in (*values, *((table.get(name), wanted) for name, wanted in named)):
             if wanted:
                 keep &= column.isin(wanted).to_numpy()
         for name, low, high in (("score", self.low, self.high), ("rank", self.first, self.last)):
@@ -95,12 +97,15 @@ class Filter:
             "rank_to": self.last,
             "decided_by": list(self.auditors),
             "copies": "" if self.copies == "all" else self.copies,
+            "cluster": list(self.clusters),
         }
         return {name: value for name, value in given.items() if value not in ("", [], None) and value is not False}
 
 
 def filter_bar(table: pd.DataFrame, auditors: pd.Series) -> Filter:
-    """Draw the bar and return what it says. `auditors`: as for `Filter.mask`."""
+    """Draw the bar and return what it says. `table`: the ranking's, with a column cluster where it can be filtered by; `auditors`: as for
+    `Filter.mask`.
+    """
     with st.container(horizontal=True, vertical_alignment="bottom", key="filter-bar"):
         text = st.text_input("Text contains", key=TEXT, bind="query-params", placeholder="a word or phrase", width=220)
         verdicts = st.multiselect(
@@ -109,6 +114,7 @@ def filter_bar(table: pd.DataFrame, auditors: pd.Series) -> Filter:
         bias_types = _choices("Bias type", table["bias_type"], TYPE)
         sources = _choices("Source", table["source"], SOURCE)
         groups = _choices("Group", table["group"], GROUP)
+        clusters = _choices("Cluster", table["cluster"], CLUSTER) if "cluster" in table else ()
         low, high = _score_range(table["score"])
         with st.popover("More filters"):
             regex = st.toggle("The text is a regular expression", key=REGEX, bind="query-params")
@@ -130,6 +136,7 @@ def filter_bar(table: pd.DataFrame, auditors: pd.Series) -> Filter:
         last=last,
         auditors=tuple(by),
         copies=copies or "all",
+        clusters=clusters,
     )
 
 

@@ -23,7 +23,7 @@ from biasdiff_ui.decide import (
 )
 from biasdiff_ui.estimates import review_of
 from biasdiff_ui.examples import load_examples
-from biasdiff_ui.explore_map import map_panel
+from biasdiff_ui.explore_map import colour_choice, map_panel, with_clusters
 from biasdiff_ui.figures import strip
 from biasdiff_ui.filters import filter_bar
 from biasdiff_ui.lasso import area_record, inside_areas
@@ -70,10 +70,15 @@ with slider:
         format="%.1f %%",
     )
 cut = cut_size(examples, percent)
+with views:
+    left, right = st.columns([3, 2], gap="medium")
+with left:
+    colour_by = colour_choice(examples)
 with bar:
-    chosen = filter_bar(table, auditors)
+    filtered = with_clusters(examples, colour_by)
+    chosen = filter_bar(filtered, auditors)
     try:
-        passing = chosen.mask(table, verdicts, auditors)
+        passing = chosen.mask(filtered, verdicts, auditors)
     except DataError as error:
         show_error(error)
         passing = np.zeros(len(table), dtype=bool)
@@ -91,20 +96,18 @@ where.markdown(
 with figures:
     strip(examples, decisions, review_of(examples, log), verdicts, cut, percent)
 
-with views:
-    left, right = st.columns([3, 2], gap="medium")
-    with left:
-        areas = map_panel(examples, passing, verdicts, cut)
-    with right:
-        show = st.segmented_control(
-            "Show", ["coverage and precision", "scores"], default="coverage and precision", required=True, key="show", bind="query-params"
-        )
-        if show == "scores":
-            st.markdown("**Influence scores** – against what chance gives", help=SCORES_HELP)
-            draw_distribution(examples, percent, cut)
-        else:
-            st.markdown("**Coverage and precision** – over how much of the ranking is selected", help=LINES_HELP)
-            draw_curves(examples, log, percent)
+with left:
+    areas = map_panel(examples, passing, verdicts, colour_by, cut)
+with right:
+    show = st.segmented_control(
+        "Show", ["coverage and precision", "scores"], default="coverage and precision", required=True, key="show", bind="query-params"
+    )
+    if show == "scores":
+        st.markdown("**Influence scores** – against what chance gives", help=SCORES_HELP)
+        draw_distribution(examples, percent, cut)
+    else:
+        st.markdown("**Coverage and precision** – over how much of the ranking is selected", help=LINES_HELP)
+        draw_curves(examples, log, percent)
 
 shown = passing & inside_areas(table["x"].to_numpy(), table["y"].to_numpy(), areas) if areas else passing
 asked = {"query": near.query} if near else {}

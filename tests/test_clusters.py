@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from biasdiff_core.attribution.clusters import cluster_words, clusters
+from biasdiff_core.attribution.clusters import NAMELESS, cluster_words, clusters
 from biasdiff_ui.explore_map import Classes, map_spec
 
 SIZES = (60, 30, 10)
@@ -59,3 +59,9 @@ def test_names_stand_on_the_map_at_their_places(planted: tuple[np.ndarray, np.nd
     ]
     few = found.of(group == 1)  # the places are those of the whole map, whatever is drawn
     assert map_spec(table[group == 1], few)["series"][-1]["data"] == names["data"]
+
+
+def test_function_words_name_nothing_but_pronouns_of_gender_do() -> None:
+    texts = ["the nurse and her of it", "the nurse and her of more", "its engine or its more"] + ["an engine was of more"] * 2 + ["of the"]
+    names = cluster_words(texts, np.array([0, 0, 1, 1, 1, 2]))
+    assert names == ["her, nurse", "engine", NAMELESS]

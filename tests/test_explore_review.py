@@ -12,6 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from streamlit.testing.v1 import AppTest
 
+from biasdiff_core.attribution.clusters import cluster_words, clusters
 from biasdiff_core.audit import Audit
 from biasdiff_core.errors import DataError, ReviewError
 from biasdiff_core.evidence import nearest_types
@@ -102,6 +103,20 @@ def test_a_deep_link_restores_every_filter_and_the_order(audit: Audit) -> None:
     assert 0 < wanted.sum() < 30
     assert table_of(app)["rank"].tolist() == ranking["rank"][wanted].tolist()[::-1]
     assert f"**{wanted.sum()} of 40** shown" in said(app)
+
+
+def test_clusters_of_the_map_are_a_filter_while_they_colour_it(audit: Audit) -> None:
+    points = pd.read_parquet(audit.artefact("map2d").path("map2d.parquet")).set_index("id")
+    ranking = audit.ranking()
+    codes = clusters(points.loc[ranking["id"]].to_numpy(), 7, seed=0)
+    names = np.array(cluster_words(ranking["text"].tolist(), codes))
+    app = open_page(audit, "explore", link={"colour": "cluster", "cluster": [names[codes][0], names[1]]})
+    expected = np.isin(names[codes], [names[codes][0], names[1]])
+    assert 0 < expected.sum() < 40
+    assert table_of(app)["rank"].tolist() == ranking["rank"][expected].tolist()
+    assert f"**{expected.sum()} of 40** shown · cluster" in said(app)
+    app.segmented_control(key="colour").set_value("group").run()
+    assert "**40 of 40** shown" in said(app)
 
 
 def test_what_is_no_regular_expression_selects_nothing(audit: Audit) -> None:
@@ -273,6 +288,7 @@ ROWS = pd.DataFrame(
         "group": "g",
         "bias_type": ["age", "age", "gender"],
         "copy": [1, 0, 2],
+        "cluster": ["cats, pets", "dogs", "cats, pets"],
     }
 )
 HELD = pd.Series(pd.Categorical(["biased", UNDECIDED, UNDECIDED], [UNDECIDED, *VERDICTS]))
@@ -295,6 +311,7 @@ BY = pd.Series(pd.Categorical(["Ana", "", ""], ["", "Ana"]))
         (Filter(auditors=("Ana",)), [1]),
         (Filter(copies="repeated"), [1, 3]),
         (Filter(copies="one of each"), [1, 2]),
+        (Filter(clusters=("cats, pets",), last=2), [1]),
     ],
 )
 def test_filter_by_hand(chosen: Filter, passing: list[int]) -> None:
@@ -340,6 +357,7 @@ def tables(draw: st.DrawFn) -> pd.DataFrame:
             "group": column(names),
             "bias_type": column(names),
             "copy": column(st.integers(0, 3)),
+            "cluster": column(names),
             "verdict": column(st.sampled_from([UNDECIDED, *VERDICTS])),
             "auditor": column(st.sampled_from(["", "Ana", "Bo"])),
         }
@@ -354,6 +372,7 @@ filters = st.builds(
     bias_types=some_names,
     sources=some_names,
     groups=some_names,
+    clusters=some_names,
     low=st.none() | st.floats(-1, 1),
     high=st.none() | st.floats(-1, 1),
     first=st.none() | st.integers(1, 12),

@@ -18,6 +18,7 @@ def passes_slow(chosen: Filter, row: Mapping[str, Any]) -> bool:
         not chosen.auditors or row["auditor"] in chosen.auditors,
         not chosen.bias_types or row["bias_type"] in chosen.bias_types,
         not chosen.sources or row["source"] in chosen.sources,
+        not chosen.clusters or row["cluster"] in chosen.clusters,
         not chosen.groups or row["group"] in chosen.groups,
         chosen.low is None or chosen.low <= row["score"],
         chosen.high is None or row["score"] <= chosen.high,
