@@ -42,7 +42,7 @@ from biasdiff_ui.why import draw_evidence, evidence
 require_boot("explore")
 audit = current_audit()
 at = opening("Explore", audit)
-with skeleton(([1] * 5, 90), ([3, 2], 440), ([1], 480)):
+with skeleton(audit.folder.id if audit else "", ([1] * 5, 90), ([3, 2], 440), ([1], 480)):
     examples = load_examples(audit, at.plan) if audit and at else None
 if audit is None or examples is None:
     if at is not None:

@@ -66,7 +66,7 @@ def reviewing(desk: Desk) -> None:
 
 audit = current_audit()
 at = opening("Review", audit)
-with skeleton(([1], CARD_HEIGHT)):
+with skeleton(audit.folder.id if audit else "", ([1], CARD_HEIGHT)):
     examples = load_examples(audit, at.plan) if audit and at else None
 if audit is not None and examples is not None:
     if name_is_known():

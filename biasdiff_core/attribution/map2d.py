@@ -11,7 +11,7 @@ from biasdiff_core.results import Progress, ProgressCallback, no_progress
 
 COMPONENTS = 50
 NEIGHBOURS = 15
-SAMPLE = 50_000  # rows that UMAP lays out at most: its time on one thread grows faster than the map gains by more of them
+SAMPLE = 50_000  # rows that UMAP lays out at most; more take minutes on its one thread (docs/log.md, 2026-11-27)
 AT_ONCE = 10_000  # rows placed between two reports of progress
 
 
