@@ -25,7 +25,7 @@ from click.testing import CliRunner
 from safetensors.torch import load_file, save_file
 
 from biasdiff_core.cli_common import print_rows
-from biasdiff_core.config import AnswersConfig, CorpusConfig, CrowsPairsConfig, ModelConfig, PerplexityConfig, ProbeConfig
+from biasdiff_core.config import AnswersConfig, CorpusConfig, CrowsPairsConfig, LoraConfig, ModelConfig, PerplexityConfig, ProbeConfig
 from biasdiff_core.config.file import load
 from biasdiff_core.corpus.probes import read_probes
 from biasdiff_core.corpus.read import count_corpus, read_corpus
@@ -35,7 +35,7 @@ from biasdiff_core.evaluation.pairs import load_pairs
 from biasdiff_core.evaluation.perplexity import load_texts
 from biasdiff_core.model.checkpoint import import_checkpoint
 from biasdiff_core.model.load import load_model
-from biasdiff_core.model.lora import save_adapter
+from biasdiff_core.model.lora import add_lora, save_adapter
 from biasdiff_core.model.source import lora_settings
 from biasdiff_core.probe_report import probe_quality
 from biasdiff_core.report import plain
@@ -169,6 +169,10 @@ def _pickled(model: Path) -> None:
     (model / "model.safetensors").unlink()
 
 
+def _targets(wrong: str, *names: str) -> Case:
+    return Case(kind="audit.yaml", wrong=wrong, provoke=lambda folder: add_lora(tiny_base(), LoraConfig(target_modules=names), 0))
+
+
 def _named_model(wrong: str, name: str) -> Case:
     def provoke(folder: Path) -> object:
         with _offline():
@@ -299,6 +303,9 @@ CASES: list[Case] = [
     _yaml("saved as Latin-1", b"name: caf\xe9\n"),
     _yaml("a tag that would run code", 'name: !!python/object/apply:os.system ["true"]\n'),
     Case(kind="audit.yaml", wrong="a folder in place of the file", provoke=load),
+    _targets("a LoRA on a module that the model does not have", "c_attn"),
+    _targets("a LoRA on the embedding", "q_proj", "embed_tokens"),
+    _targets("a LoRA on a normalisation", "input_layernorm"),
     _named_model("a hub id and no network", "nobody/no-such-model"),
     _named_model("a folder without config.json", "FOLDER"),
     _model("config.json is no JSON", lambda model: (model / "config.json").write_text("{")),

@@ -305,6 +305,27 @@ def test_an_unknown_target_module_is_refused_naming_those_there_are() -> None:
         add_lora(tiny_base(), LoraConfig(target_modules=("c_attn",)), seed=0)
 
 
+@pytest.mark.parametrize(
+    "target, kind", [("embed_tokens", "Embedding"), ("input_layernorm", "LlamaRMSNorm"), ("self_attn", "LlamaAttention")]
+)
+def test_a_target_that_is_no_linear_map_is_refused_before_training_and_leaves_the_model_alone(target: str, kind: str) -> None:
+    base = tiny_base()
+    with pytest.raises(ConfigError, match=rf"{target} of lora.target_modules is no linear map but {kind}. It has: .*q_proj"):
+        add_lora(base, LoraConfig(target_modules=("q_proj", target)), seed=0)
+    assert not [name for name, _ in base.named_parameters() if "lora" in name]
+
+
+def test_targets_match_as_in_peft() -> None:
+    """The ends of names, whole parts only, and peft's word for all linear maps but the head: 7 in each of the 2 layers of a Llama."""
+    attention = add_lora(tiny_base(), LoraConfig(target_modules=("self_attn.q_proj", "1.self_attn.v_proj")), seed=0)
+    found = {name.removeprefix("model.layers.").removesuffix(".lora_A.weight") for name in lora_parameters(attention) if "lora_A" in name}
+    assert found == {"0.self_attn.q_proj", "1.self_attn.q_proj", "1.self_attn.v_proj"}
+    everything = lora_parameters(add_lora(tiny_base(), LoraConfig(target_modules=("all-linear",)), seed=0))
+    assert len(everything) == 2 * 7 * 2 and not [name for name in everything if "lm_head" in name]
+    with pytest.raises(ConfigError, match="no module 'attn.q_proj'"):
+        add_lora(tiny_base(), LoraConfig(target_modules=("attn.q_proj",)), seed=0)
+
+
 def test_mean_nll_is_per_token() -> None:
     batch = collate([Encoded(ids=(5, 6, 7), loss_from=1), Encoded(ids=(5, 6, 7, 8, 9), loss_from=1)], [0, 1], 0, CPU)
     logs = torch.tensor([-4.0, -2.0, -1.0, -2.0, -2.0, -3.0])

@@ -24,7 +24,10 @@ class ModelConfig:
 
 @config_class
 class LoraConfig:
-    """LoRA as the paper's Table 8: r 16, alpha 32, dropout 0.05 on `q_proj`, `v_proj`, no bias."""
+    """LoRA as the paper's Table 8: r 16, alpha 32, dropout 0.05 on `q_proj`, `v_proj`, no bias.
+
+    `target_modules`: linear maps by the end of their name (`q_proj`, `self_attn.q_proj`), or `all-linear` alone: all but the head.
+    """
 
     r: int = 16
     alpha: int = 32

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,31 +13,47 @@ from peft import PeftModel, get_peft_model
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 from biasdiff_core.config import LoraConfig
 from biasdiff_core.errors import ArtefactError, ConfigError, NumericError, one_line
 
 ADAPTER_FILE = "adapter_model.safetensors"
 PREFIX = "base_model.model."
+ALL_LINEAR = "all-linear"  # peft's word for every linear map but the output head
 
 
 def add_lora(model: Any, config: LoraConfig, seed: int) -> PeftModel:
-    """Put a fresh LoRA on `model`, initialised from `seed`: A random, B zero. Raises ConfigError when no module matches."""
+    """Put a fresh LoRA on `model`, initialised from `seed`: A random, B zero. `target_modules` match as in peft.
+
+    Raises ConfigError for a target that the model does not have or that is no linear map: its gradients would not be seen.
+    """
     torch.manual_seed(seed)
-    present = {name.rpartition(".")[2] for name, _ in model.named_modules()}
-    missing = [name for name in config.target_modules if name not in present]
-    if missing:
-        projections = sorted(name for name in present if "proj" in name or "attn" in name or "fc" in name)
-        raise ConfigError(f"The model has no module {missing[0]!r} for lora.target_modules.", f"It has: {', '.join(projections)}.")
+    targets = list(config.target_modules)
+    if targets != [ALL_LINEAR]:
+        _require_linear(model, targets)
     settings = PeftLoraConfig(
         r=config.r,
         lora_alpha=config.alpha,
         lora_dropout=config.dropout,
-        target_modules=list(config.target_modules),
+        target_modules=ALL_LINEAR if targets == [ALL_LINEAR] else targets,
         bias="none",
         task_type="CAUSAL_LM",
     )
     return get_peft_model(model, settings)
+
+
+def _require_linear(model: Any, targets: Sequence[str]) -> None:
+    modules = dict(model.named_modules())
+    linear = {name for name, module in modules.items() if isinstance(module, nn.Linear | Conv1D)}
+    mend = f"It has: {', '.join(sorted({name.rpartition('.')[2] for name in linear}))}; or {ALL_LINEAR}, alone."
+    for target in targets:
+        matched = [name for name in modules if name == target or name.endswith(f".{target}")]
+        if not matched:
+            raise ConfigError(f"The model has no module {target!r} for lora.target_modules.", mend)
+        other = next((name for name in matched if name not in linear), None)
+        if other:
+            raise ConfigError(f"{other} of lora.target_modules is no linear map but {type(modules[other]).__name__}.", mend)
 
 
 def canonical_name(name: str) -> str:
