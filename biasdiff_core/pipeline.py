@@ -23,16 +23,16 @@ from biasdiff_core.attribution.influence import (
     exact_cosines,
     null_scores,
     projected_cosines,
-    score_column,
 )
 from biasdiff_core.attribution.map2d import coordinates
 from biasdiff_core.attribution.nearness import NEARNESS_FILE, nearness
 from biasdiff_core.attribution.ranking import rank, selected_count
+from biasdiff_core.attribution.score_table import score_table
 from biasdiff_core.attribution.search import top_probes
+from biasdiff_core.attribution.self_check import self_check
 from biasdiff_core.attribution.token_influence import token_table
 from biasdiff_core.comparison import BASE
 from biasdiff_core.config import StopConfig
-from biasdiff_core.config.gradients import ScoreKind
 from biasdiff_core.config.mitigation import DEV_PROBES, UNLEARNINGS, Method, Unlearning
 from biasdiff_core.corpus.examples import Corpus, ProbeSet
 from biasdiff_core.corpus.probes import leakage, read_probes
@@ -212,7 +212,9 @@ class Pipeline:
         draft.facts |= {"examples": len(examples), "work": len(examples) * warmup.training.epochs}
 
     def _gradients(self, draft: Draft, stage: PlannedStage) -> None:
-        chosen = self._checkpoints()
+        chosen, model = self._checkpoints(), self.config.model
+        if model.dtype != "float32":
+            draft.facts["self_check"] = self_check(self.loaded, model, self.audit.workspace, self.corpus, chosen[-1])
         collect_gradients(self.loaded, self.corpus, self.probes, chosen, self.config.gradients, draft.folder, self.progress)
         pool = min(self.config.gradients.pool_size, len(self.corpus))
         sentences = len(self.corpus) + len(self.probes) * (2 if self.probes.has_twins else 1) + pool
@@ -243,23 +245,10 @@ class Pipeline:
         counts = {kind: types.count(kind) for kind in sorted(set(types))}
         exact, projected = exact_cosines(stores, counts), projected_cosines(stores, types)
         cosines = exact if self.config.scores.source == "exact" else projected
-        last = stores[-1].train
-        texts = [example.text for example in self.corpus]
-        table = pd.DataFrame({"id": self.corpus.ids, "score": score_column(cosines, self.config.scores.kind)})
-        kinds: tuple[ScoreKind, ...] = ("mean", "centred", "contrast") if self.probes.has_twins else ("mean", "centred")
-        for kind in kinds:
-            table[kind] = score_column(cosines, kind)
-        table = table.join(cosines.filter(regex="^(mean|twin_mean):")).assign(
-            loss=last.rows["loss"],
-            tokens=last.rows["tokens"],
-            random=baselines.random_scores(len(texts), seed=0),
-            length=baselines.length_scores(texts),
-            unigram=baselines.unigram_log_ratio(texts, [probe.text for probe in self.probes]),
-        )
-        if self.config.gradients.hidden_depths:
-            table["repsim"] = baselines.repsim_scores(last, stores[-1].probes)
+        last, depths = stores[-1], self.config.gradients.hidden_depths
+        table = score_table(self.corpus, self.probes, cosines, self.config.scores.kind, last, depths)
         table.to_parquet(draft.folder / "scores.parquet", index=False, compression="zstd")
-        nearest = top_probes(last, stores[-1].probes, self.config.scores.top_probes)
+        nearest = top_probes(last.train, last.probes, self.config.scores.top_probes)
         nearest.to_parquet(draft.folder / "top_probes.parquet", index=False, compression="zstd")
         null = null_scores(stores, self.config.scores.kind, draws=NULL_DRAWS, seed=0)
         quantiles = pd.DataFrame({"share": NULL_SHARES, "score": np.quantile(null, NULL_SHARES)})

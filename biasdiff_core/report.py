@@ -213,6 +213,7 @@ def _facts(audit: AuditFolder, inputs: Mapping[str, str], comparison: Comparison
     decided = frozen_decisions(removal, ranking, bias_types, policy.percent)
     quality = quality_of(audit, corpus=corpus, probes=probes, gradients=latest["gradients"], evaluation=latest["evaluation"].inputs)
     read = corpus.read_json("report.json")
+    inexact = latest["gradients"].facts.get("self_check", {}).get("warning", "")
     return {
         "audit": audit,
         "config": audit.config,
@@ -237,7 +238,7 @@ def _facts(audit: AuditFolder, inputs: Mapping[str, str], comparison: Comparison
         "quality": quality,
         "quality_figures": [metric for metric in quality.metrics if metric.name.count(".") == 1],  # over all probes
         "detection": [MetricResult.from_json(record) for record in detection],
-        "limits": limits(audit, comparison, frozen, decided, quality, labelled=bool(detection)),
+        "limits": limits(audit, comparison, frozen, decided, quality, labelled=bool(detection), inexact=inexact),
         "provenance": provenance(results),
         "outside": outside(results),
         "commands": commands(audit, policy, methods),
@@ -246,9 +247,19 @@ def _facts(audit: AuditFolder, inputs: Mapping[str, str], comparison: Comparison
 
 
 def limits(
-    audit: AuditFolder, comparison: Comparison, removal: RemovalSet, decided: Decided, quality: ProbeQuality, *, labelled: bool
+    audit: AuditFolder,
+    comparison: Comparison,
+    removal: RemovalSet,
+    decided: Decided,
+    quality: ProbeQuality,
+    *,
+    labelled: bool,
+    inexact: str,
 ) -> list[str]:
-    """What the audit does not show: what holds of every audit, and what is missing in this one."""
+    """What the audit does not show: what holds of every audit, and what is missing in this one.
+
+    `inexact`: the warning of the gradients' self-check, if any (`attribution.self_check`).
+    """
     found = [
         "CrowS-Pairs is US-centric and some of its pairs are noisy (Blodgett et al. 2021); 50 is chance, not “unbiased”.",
         "Intervals are over pairs of one training seed a variant; training seeds differ too.",
@@ -261,6 +272,8 @@ def limits(
         found.append("No second review: no example has inspected verdicts of two auditors, so their agreement is not measured.")
     if removal.undecided:
         found.append(f"{removal.undecided:,} of the {len(removal.ids):,} removed examples were removed without a decision on them.")
+    if inexact:
+        found.append(inexact)
     if not labelled:
         found.append("No labels are known, so how much of the bias the ranking finds is estimated from decisions alone.")
     if not any(name.partition("-")[0] == "random" for name in comparison.variants):

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from biasdiff_core.attribution.tuning import BUDGETS, CHECKED, LEAST_COSINE, Trial, choose, measure
+from biasdiff_core.attribution.self_check import CHECKED, LEAST_COSINE
+from biasdiff_core.attribution.tuning import BUDGETS, Trial, choose, measure
 from biasdiff_core.audit import Audit
 from biasdiff_core.cli import main
 from biasdiff_core.corpus.examples import Corpus

@@ -15,21 +15,19 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from biasdiff_core.attribution.gradients import full_vectors, visit_gradients
-from biasdiff_core.attribution.optimizer_map import gradient_map
+from biasdiff_core.attribution.gradients import visit_gradients
+from biasdiff_core.attribution.self_check import LEAST_COSINE, exact_gradients, least_cosine, usable_examples
 from biasdiff_core.config import LoraConfig, ModelConfig
 from biasdiff_core.corpus.examples import Corpus
-from biasdiff_core.errors import DataError, NumericError
+from biasdiff_core.errors import NumericError
 from biasdiff_core.model.load import load_model
 from biasdiff_core.model.lora import add_lora, lora_parameters
-from biasdiff_core.model.tokenise import Encoded, collate, encode, length_batches
+from biasdiff_core.model.tokenise import Encoded, collate, length_batches
 from biasdiff_core.results import Progress, ProgressCallback, no_progress
 
 Dtype = Literal["float32", "bfloat16"]
 BUDGETS: Mapping[str, tuple[int, ...]] = {"cpu": (128, 256, 512, 1024, 2048), "cuda": (2048, 4096, 8192, 16384, 32768)}
 TOKENS = 2048  # that each budget is timed on, or its own number where that is larger
-CHECKED = 8  # examples whose gradients are compared
-LEAST_COSINE = 0.999
 NEAR = 0.95  # of the greatest speed: what a smaller budget may cost, for it takes less memory
 SEED = 0
 SPREAD = 0.02  # of the random lora_B: with zeros, as peft begins, every gradient of lora_A would be zero
@@ -64,20 +62,17 @@ def measure(
     exact: Tensor | None = None
     for number, dtype in enumerate(get_args(Dtype)):
         loaded = load_model(replace(config, dtype=dtype), workspace)
-        model = _with_lora(loaded.model, lora)
-        encoded = [example for example in encode(loaded.tokenizer, corpus) if example.loss_tokens]
-        if not encoded:
-            raise DataError("No example of the corpus has a token to predict.", "Check its text column.")
-        vectors = _Vectors(model=model, pad_id=loaded.tokenizer.pad_token_id, device=loaded.device)
+        model, pad_id = _with_lora(loaded.model, lora), loaded.tokenizer.pad_token_id
+        encoded = usable_examples(loaded, corpus)
         if exact is None:  # the first dtype is fp32
-            exact = torch.cat([vectors.of([example]) for example in encoded[:CHECKED]])
-        cosine = float(torch.nn.functional.cosine_similarity(vectors.of(encoded[:CHECKED]), exact).min())
-        budgets = BUDGETS[loaded.device.type]
-        for place, (budget, speed) in enumerate(vectors.speeds(encoded, budgets)):
+            exact = exact_gradients(model, pad_id, encoded)
+        cosine = least_cosine(model, pad_id, encoded, exact)
+        budgets, timing = BUDGETS[loaded.device.type], _Timing(model=model, pad_id=pad_id, device=loaded.device)
+        for place, (budget, speed) in enumerate(timing.speeds(encoded, budgets)):
             trials.append(Trial(dtype=dtype, token_budget=budget, tokens_per_second=speed, least_cosine=cosine))
             done, total = number * len(budgets) + place + 1, len(get_args(Dtype)) * len(budgets)
             progress(Progress(stage="tune", done=done, total=total, message=f"{dtype}, {budget} tokens a batch"))
-        del loaded, model, vectors
+        del loaded, model, timing
     return trials
 
 
@@ -107,17 +102,12 @@ def _with_lora(base: Any, lora: LoraConfig) -> Any:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Vectors:
-    """Plain gradients of one model."""
+class _Timing:
+    """How quickly one model takes plain gradients."""
 
     model: Any
     pad_id: int
     device: torch.device
-
-    def of(self, encoded: Sequence[Encoded]) -> Tensor:
-        """Their whole gradients [n, D] in fp64 on the CPU, taken in one batch."""
-        parts, _ = full_vectors(self.model, collate(encoded, range(len(encoded)), self.pad_id, self.device), gradient_map("sgd", None))
-        return torch.cat([part.double().cpu() for part in parts.values()], dim=1)
 
     def speeds(self, encoded: Sequence[Encoded], budgets: Sequence[int]) -> Iterator[tuple[int, float]]:
         """Each budget and the tokens a second that it reaches; from the first that does not fit into memory on, 0."""
