@@ -29,7 +29,7 @@ from biasdiff_core.errors import ArtefactError, DataError
 from biasdiff_core.model.checkpoint import Checkpoint
 from biasdiff_core.results import Progress
 from tests.stores import unit, vector_store
-from tests.tiny_gradients import PROBES, collect, gradient_config, killed_after, tiny_corpus, tiny_probes, warm_up
+from tests.tiny_gradients import PROBES, collect, gradient_config, killed_after, killed_at, started, tiny_corpus, tiny_probes, warm_up
 
 COUNT, SIZE, DIM = 23, 5, 8
 IDENTITY = {"model": "abc", "proj_dim": DIM, "map": "adam"}
@@ -234,6 +234,41 @@ def test_kill_9_at_any_moment_leaves_a_stage_that_resumes_to_the_same_bytes(
         lost.unlink()
         (lost.parent / "store.json").unlink(missing_ok=True)
     assert contents(collect(warm[::-1], tiny_corpus(), tiny_probes(), folder, gradient_config())) == contents(unbroken)
+
+
+def test_killed_from_outside_ten_times_and_resumed_each_time_it_ends_in_the_same_bytes(
+    warm: list[Checkpoint], unbroken: Path, tmp_path: Path
+) -> None:
+    """The moments are a random number of files after each start, so in the middle of a pass, of a shard or of a manifest."""
+    generator = np.random.default_rng(5)
+    folder = tmp_path / "killed"
+    ends = [killed_at(int(generator.integers(1, 9)), warm, folder) for _ in range(10)]
+    assert set(ends) <= {-signal.SIGKILL, 0} and ends[0] == -signal.SIGKILL
+    assert contents(collect(warm, tiny_corpus(), tiny_probes(), folder, gradient_config())) == contents(unbroken)
+
+
+def test_two_processes_at_once_at_a_checkpoint_each_leave_the_bytes_of_one(warm: list[Checkpoint], unbroken: Path, tmp_path: Path) -> None:
+    """On what a killed run left. At one checkpoint there are never two: `publish` refuses the second (tests/test_artefacts.py)."""
+    folder = tmp_path / "shared"
+    assert killed_after(7, warm, folder) == -signal.SIGKILL
+    both = [started([checkpoint], folder) for checkpoint in warm]
+    for process in both:
+        process.join()
+    assert [process.exitcode for process in both] == [0, 0]
+    assert contents(folder) == contents(unbroken)
+
+
+def test_resumed_with_another_number_of_threads_the_vectors_are_nearly_the_same(
+    warm: list[Checkpoint], unbroken: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "threads"
+    assert killed_after(7, warm, folder) == -signal.SIGKILL
+    process = started(warm, folder, threads=2)
+    process.join()
+    assert process.exitcode == 0
+    for epoch in ("epoch-01", "epoch-02"):
+        one, other = (GradientStore.open(place / epoch / "train").vectors() for place in (unbroken, folder))
+        assert np.einsum("ij,ij->i", one, other).min() >= 0.9999 - 1e-3  # an fp16 vector is of unit length only within 2⁻¹¹
 
 
 def test_what_was_begun_with_another_adapter_or_corpus_is_refused(warm: list[Checkpoint], tmp_path: Path) -> None:

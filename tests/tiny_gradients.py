@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 from itertools import pairwise
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import torch
@@ -20,6 +21,7 @@ from tests.tiny_models import tiny_loaded
 
 LORA = LoraConfig(r=4, alpha=8, dropout=0.0)
 TRAINING = TrainingConfig(epochs=2, learning_rate=5e-3, batch_size=6)
+POLL = 0.001  # seconds between two looks at what a process has written
 PLACES = ("Bonn", "the port", "Mr Lee's barn", "a tent")
 DEEDS = ("sang all day", "sold 40 pears", "forgot the key again", "ran home", "slept", "mended an old blue bicycle")
 PROBES = (
@@ -78,22 +80,45 @@ def collect(
 
 def killed_after(rows: int, checkpoints: list[Checkpoint], folder: Path) -> int | None:
     """Start `collect` in a process of its own, which kills itself (SIGKILL) once it has done so many rows; returns its exit code."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])  # torch is imported once, not by every process
-    process = context.Process(target=_collect_and_die, args=(rows, checkpoints, folder))
-    process.start()
+    process = started(checkpoints, folder, dies_after=rows)
     process.join()
     return process.exitcode
 
 
-def _collect_and_die(rows: int, checkpoints: list[Checkpoint], folder: Path) -> None:
-    torch.set_num_threads(1)
+def killed_at(files: int, checkpoints: list[Checkpoint], folder: Path) -> int | None:
+    """Start `collect` in a process of its own and kill it from here once it has written so many files, half-written ones included,
+    wherever in its work it is by then; returns its exit code, 0 where it was done before."""
+    folder.mkdir(exist_ok=True)
+    there = _files(folder)
+    process = started(checkpoints, folder)
+    while len(_files(folder) - there) < files and process.is_alive():
+        process.join(POLL)
+    process.kill()
+    process.join()
+    return process.exitcode
+
+
+def started(checkpoints: list[Checkpoint], folder: Path, *, threads: int = 1, dies_after: int | None = None) -> BaseProcess:
+    """A process of its own that carries `collect` out on the tiny corpus and ends with 0, or kills itself after so many rows."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])  # torch is imported once, not by every process
+    process = context.Process(target=_collect_alone, args=(checkpoints, folder, threads, dies_after))
+    process.start()
+    return process
+
+
+def _files(folder: Path) -> set[str]:
+    return {str(path) for path in folder.rglob("*.*")}
+
+
+def _collect_alone(checkpoints: list[Checkpoint], folder: Path, threads: int, dies_after: int | None) -> None:
+    torch.set_num_threads(threads)
     done: list[int] = []
 
     def die(step: Progress) -> None:
         done.append(step.done)
         ended = sum(after < before for before, after in pairwise(done))  # checkpoints that are behind us
-        if ended * step.total + step.done >= rows:
+        if dies_after is not None and ended * step.total + step.done >= dies_after:
             os.kill(os.getpid(), signal.SIGKILL)
 
     collect(checkpoints, tiny_corpus(), tiny_probes(), folder, gradient_config(), die)
