@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from biasdiff_core.attribution.ranking import selected_count
-from biasdiff_core.attribution.search import nearest_rows, similar_rows
+from biasdiff_core.attribution.search import nearest_rows, similar_rows, vector_of
 from biasdiff_core.attribution.store import GradientStore
 from biasdiff_core.comparison import BASE, ORIGIN
 from biasdiff_core.config import AuditConfig, RemovalConfig
@@ -198,10 +198,19 @@ class Audit:
         Raises DataError for an id that is not in the corpus or has no gradient, ArtefactError when the vectors are archived.
         """
         store = last_stores(self.artefact("gradients")).train
+        return _by_id(store, *similar_rows(store, self._row(store, example_id), k, train_index(self.artefact("index"))))
+
+    def nearest_probes(self, example_id: str, k: int = 20) -> pd.DataFrame:
+        """The probes whose gradients are nearest to that of a training example: columns as of `search`. Raises as `similar_to`."""
+        stores = last_stores(self.artefact("gradients"))
+        query = vector_of(stores.train, self._row(stores.train, example_id))
+        cosines, rows = nearest_rows(stores.probes, query, k)
+        return _found(_by_id(stores.probes, cosines[0], rows[0]), self.probes())
+
+    def _row(self, store: GradientStore, example_id: str) -> int:
         if example_id not in store.ids:
             raise DataError(f"{self.folder.id} has no example {example_id!r}.", f"Take an id of `biasdiff rank {self.folder.id}`.")
-        cosines, rows = similar_rows(store, store.ids.index(example_id), k, train_index(self.artefact("index")))
-        return _by_id(store, cosines, rows)
+        return store.ids.index(example_id)
 
     def ranking(self) -> pd.DataFrame:
         """Columns rank, id, score, text, source, group, label, verdict; best first."""

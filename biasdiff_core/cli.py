@@ -166,10 +166,10 @@ def search(audit: str, sentence: str | None, like: str | None, k: int, probes: b
     if sentence is not None and like is None:
         with shown_progress(opened) as progress:
             table = opened.search(sentence, k, probes=probes, progress=progress)
-    elif like is not None and sentence is None and not probes:
-        table = opened.similar_examples(like, k)
+    elif like is not None and sentence is None:
+        table = opened.nearest_probes(like, k) if probes else opened.similar_examples(like, k)
     else:
-        raise click.UsageError("Give a sentence, with --probes if you like, or --like alone.")
+        raise click.UsageError("Give a sentence, or --like.")
     print_rows(json.loads(table.to_json(orient="records")), as_json)
 
 

@@ -104,6 +104,20 @@ def test_similar_examples_are_those_of_the_vectors(audit: Audit) -> None:
         audit.similar_examples("nobody")
 
 
+def test_the_probes_nearest_to_an_example_are_those_kept_with_its_scores(audit: Audit) -> None:
+    """Another way to the same answer: the stage `scores` keeps the 5 nearest probes of every example."""
+    kept = pd.read_parquet(audit.artefact("scores").path("top_probes.parquet"))
+    texts = {probe.id: probe.text for probe in audit.probes()}
+    for id_ in audit.ranking()["id"][[0, 20]]:
+        expected = kept[kept["id"] == id_]
+        found = audit.nearest_probes(id_, 5)
+        assert found["id"].tolist() == expected["probe"].tolist()
+        assert found["text"].tolist() == [texts[probe] for probe in found["id"]]
+        np.testing.assert_allclose(found["cosine"], expected["cosine"], atol=1e-6)
+    with pytest.raises(DataError, match="has no example 'nobody'"):
+        audit.nearest_probes("nobody")
+
+
 def test_the_command_by_sentence_and_by_example(audit: Audit) -> None:
     name, text = audit.folder.id, "- Pensioners give up before lunch."
     printed = biasdiff("search", name, "--k", "4", "--json", "--", text)
@@ -117,7 +131,9 @@ def test_the_command_by_sentence_and_by_example(audit: Audit) -> None:
     like = json.loads(biasdiff("search", name, "--like", first, "--k", "3", "--json").stdout)
     assert [row["id"] for row in like] == audit.similar_examples(first, 3)["id"].tolist()
     assert rows[0]["text"] in biasdiff("search", name, "--", text).stdout
-    for arguments in ((), ("a", "--like", first), ("--like", first, "--probes")):
+    probes = json.loads(biasdiff("search", name, "--like", first, "--k", "2", "--json", "--probes").stdout)
+    assert probes == json.loads(audit.nearest_probes(first, 2).to_json(orient="records"))
+    for arguments in ((), ("a", "--like", first)):
         refused = biasdiff("search", name, *arguments)
         assert refused.exit_code == 2 and "Give a sentence" in refused.output
 

@@ -75,13 +75,18 @@ def top_probes(train: GradientStore, probes: GradientStore, k: int) -> pd.DataFr
 def similar_rows(store: GradientStore, row: int, k: int, index: Path | None = None) -> tuple[np.ndarray, np.ndarray]:
     """The k rows nearest to another row of the store: cosines [k] and rows [k], best first, without the row itself.
 
-    `index`: as of `nearest_rows`. Raises DataError when the row holds no vector, else as `nearest_rows`.
+    `index`: as of `nearest_rows`. Raises as `vector_of` and `nearest_rows`.
     """
-    if not store.done[row]:
-        raise DataError(f"{store.ids[row]} has no token to predict, so it has no gradient.", "Choose another example.")
-    cosines, rows = nearest_rows(store, store.take(np.array([row])), k + 1, index)
+    cosines, rows = nearest_rows(store, vector_of(store, row), k + 1, index)
     others = (rows[0] != row) & (rows[0] >= 0)  # the row is not always the first: an exact duplicate has the same cosine
     return cosines[0, others][:k], rows[0, others][:k]
+
+
+def vector_of(store: GradientStore, row: int) -> np.ndarray:
+    """The unit vector [1, dim] of a row, to search by. Raises DataError when it holds none, ArtefactError when it is archived."""
+    if not store.done[row]:
+        raise DataError(f"{store.ids[row]} has no token to predict, so it has no gradient.", "Choose another example.")
+    return store.take(np.array([row]))
 
 
 def refined(store: GradientStore, queries: np.ndarray, candidates: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
