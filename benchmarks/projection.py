@@ -1,26 +1,38 @@
 """What a projection costs beside the gradients that it projects, by the shape of the bundled model's LoRA.
 
-python -m benchmarks.projection
+python -m benchmarks.projection [cost]    CPU time
+python -m benchmarks.projection error     of a cosine, on gradients of the bundled model
 
-Measured on one LoRA weight of 16 × 576 and scaled to all 921,600: both projections do the same work for every weight. CPU seconds of one
-thread, so that a busy machine counts little.
+Time is measured on one LoRA weight of 16 × 576 and scaled to all 921,600: every projection does the same work for every weight. CPU
+seconds of one thread, so that a busy machine counts little.
 """
 
 from __future__ import annotations
 
 import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import get_args
 
 import click
 import torch
 
+from benchmarks.featurize import make_bench, rms_error
 from benchmarks.record import dry_option, record
+from biasdiff_core.attribution.gradients import full_vectors
+from biasdiff_core.attribution.optimizer_map import gradient_map
 from biasdiff_core.attribution.projection import HELD_ROWS, make_projection
-from biasdiff_core.config.gradients import GradientConfig, ProjectionKind
+from biasdiff_core.config import ModelConfig
+from biasdiff_core.config.gradients import GradientConfig, OptimizerMap, ProjectionKind
+from biasdiff_core.model.load import load_model
+from biasdiff_core.model.tokenise import collate
+from biasdiff_core.workspace.audits import default_workspace
 
 MEASURED = 16 * 576
 WEIGHTS = 921_600
 ROUNDS = 3
+SENTENCES = 32
+MAPS: tuple[OptimizerMap, ...] = ("adam", "sgd")
 
 
 def cpu_seconds(kind: ProjectionKind, dim: int, rows: int, batch: int) -> float:
@@ -36,12 +48,8 @@ def cpu_seconds(kind: ProjectionKind, dim: int, rows: int, batch: int) -> float:
     return min(taken[1:])
 
 
-@click.command()
-@click.option("--dim", type=int, default=GradientConfig().proj_dim, show_default=True)
-@dry_option
-def main(dim: int, dry: bool) -> None:
+def cost(dim: int, dry: bool) -> None:
     """Record CPU milliseconds an example of each projection; of the dense one also where a batch of 16 has its own making of signs."""
-    torch.set_num_threads(1)
     cases = [(kind, "", HELD_ROWS) for kind in get_args(ProjectionKind)] + [("rademacher", ".alone", 16)]
     for kind, name, rows in cases:
         milliseconds = 1000 * cpu_seconds(kind, dim, rows, 16) / rows * WEIGHTS / MEASURED
@@ -49,6 +57,35 @@ def main(dim: int, dry: bool) -> None:
         work = f"{WEIGHTS:,} weights to {dim:,} ({operations / 1e6:,.1f} M multiply-adds)"
         unit = f"CPU ms an example, one thread, to project {work}, {rows} rows at a time"
         record(f"projection.{kind}{name}.cpu_ms", milliseconds, n=rows, unit=unit, model="none", dry=dry)
+
+
+def error(dim: int, dry: bool) -> None:
+    """Record the error of a cosine between gradients of each projection, over all pairs of sentences of the demo corpus."""
+    config = ModelConfig()
+    with TemporaryDirectory() as folder:
+        bench = make_bench(load_model(config, default_workspace()), SENTENCES, Path(folder))
+    batch = collate(bench.sentences, range(SENTENCES), bench.pad_id, bench.device)
+    for name in MAPS:
+        parts, _ = full_vectors(bench.model, batch, gradient_map(name, bench.state))
+        whole = torch.cat(list(parts.values()), dim=1).cpu().numpy()
+        for kind in get_args(ProjectionKind):
+            projector, projected = make_projection(kind, dim, 0), torch.zeros((SENTENCES, dim), device=bench.device)
+            for parameter, vectors in parts.items():
+                projector.add(projected, parameter, vectors)
+            projector.flush()
+            unit = f"rms of projected less exact cosine over pairs of {SENTENCES} sentences, {whole.shape[1]:,} weights to {dim:,}"
+            found = rms_error(projected.cpu().numpy(), whole)
+            record(f"projection.{kind}.rms_error.{name}", found, n=SENTENCES, unit=unit, model=config.name, dry=dry)
+
+
+@click.command()
+@click.argument("what", type=click.Choice(["cost", "error"]), default="cost")
+@click.option("--dim", type=int, default=GradientConfig().proj_dim, show_default=True)
+@dry_option
+def main(what: str, dim: int, dry: bool) -> None:
+    """Record what each projection costs, or how far off its cosines are."""
+    torch.set_num_threads(1)
+    (cost if what == "cost" else error)(dim, dry)
 
 
 if __name__ == "__main__":
