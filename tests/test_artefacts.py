@@ -386,6 +386,7 @@ def test_contradictions_name_both_fields(case: Contradiction) -> None:
         (LoraConfig, {"target_modules": ()}, "lora.target_modules"),
         (LoraConfig, {"dropout": 1.1}, "lora.dropout"),
         (GradientConfig, {"proj_dim": 0}, "gradients.proj_dim"),
+        (GradientConfig, {"block_size": 64, "shard_size": 128}, "gradients.block_size is 64, but must be at most 32"),
         (ScoreConfig, {"top_probes": 0}, "scores.top_probes"),
         (RemovalConfig, {"percent": 0.0}, "removal.percent"),
         (RemovalConfig, {"percent": 100.5}, "removal.percent"),

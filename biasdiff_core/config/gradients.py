@@ -10,6 +10,7 @@ OptimizerMap = Literal["sgd", "rms", "less", "adam", "adam_own"]
 ScoreKind = Literal["mean", "centred", "contrast"]
 ProjectionKind = Literal["countsketch", "countsketch4", "rademacher"]
 StoreDtype = Literal["float16", "int8"]
+LARGEST_BLOCK = 32
 
 
 @config_class
@@ -51,6 +52,8 @@ class GradientConfig:
         require_fraction("gradients", **{f"hidden_depths[{place}]": depth for place, depth in enumerate(self.hidden_depths)})
         sizes = {"proj_dim": self.proj_dim, "shard_size": self.shard_size, "pool_size": self.pool_size}
         require_positive("gradients", **sizes, block_size=self.block_size, token_budget=self.token_budget)
+        largest = f"but must be at most {LARGEST_BLOCK}, the largest batch of the paper."
+        require(self.block_size <= LARGEST_BLOCK, f"gradients.block_size is {self.block_size}, {largest}")
         whole = self.shard_size % self.block_size == 0
         require(whole, f"gradients.shard_size is {self.shard_size}, no multiple of gradients.block_size, {self.block_size}.")
 
