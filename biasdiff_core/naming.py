@@ -89,8 +89,3 @@ def metric_label(metric: str) -> str:
     figure, *of = [kind] if not parts else parts[1:] if kind == "crows_pairs" else parts
     name = FIGURES.get(figure, figure.replace("_", " "))
     return f"{name} ({', '.join(of)})" if of else name
-
-
-def metric_name(metric: str) -> str:
-    """A metric's whole name: `CrowS-Pairs (sum): stereotype score (age)`."""
-    return f"{metric_group(metric)}: {metric_label(metric)}"

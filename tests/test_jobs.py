@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from threading import Barrier
 from typing import Any
@@ -22,7 +23,7 @@ from biasdiff_core.errors import JobError
 from biasdiff_core.workspace import jobs
 from biasdiff_core.workspace.database import DATABASE_VARIABLE, Database, database
 from biasdiff_core.workspace.database import jobs as table
-from biasdiff_core.workspace.jobs import Job, cancel, find_job, job_record, list_jobs, resume, start, tail
+from biasdiff_core.workspace.jobs import Job, cancel, job_record, list_jobs, resume, start, tail
 
 # A command that says when its work has begun: writing into the pipe waits for the test to read it.
 WORKER = """
@@ -82,7 +83,12 @@ class Place:
 
     def after_end(self, job: Job) -> Job:
         wait_for_end(job)
-        return find_job(self.db, job.id)
+        return job_now(self.db, job.id)
+
+
+def job_now(db: Database, job_id: int) -> Job:
+    """The job in its present state."""
+    return next(job for job in list_jobs(db) if job.id == job_id)
 
 
 def wait_for_end(job: Job) -> None:
@@ -122,7 +128,7 @@ def test_a_job_that_finishes(place: Place) -> None:
 
 def test_a_running_job_runs_in_its_own_session(place: Place) -> None:
     job = place.begun("wait")
-    assert find_job(place.db, job.id).state == "running"
+    assert job_now(place.db, job.id).state == "running"
     assert os.getsid(job.pid or 0) == job.pid != os.getsid(0)
 
 
@@ -184,12 +190,12 @@ def test_a_job_outlives_its_server(place: Place) -> None:
     assert place.pipe.read_text() == "begun"
     output, _ = server.communicate(timeout=60)
     restarted = Database(place.db.url)
-    job = find_job(restarted, int(output))
+    job = job_now(restarted, int(output))
     assert job.state == "running"
     assert psutil.Process(job.pid).ppid() != server.pid
     os.kill(job.pid or 0, signal.SIGKILL)
     wait_for_end(job)
-    assert find_job(restarted, job.id).state == "interrupted"
+    assert job_now(restarted, job.id).state == "interrupted"
 
 
 def test_one_job_an_audit(place: Place) -> None:
@@ -247,20 +253,20 @@ def _row(place: Place, **changes: Any) -> Job:
 def test_another_process_under_the_same_pid_is_not_the_job(place: Place) -> None:
     own = psutil.Process().create_time() - psutil.boot_time()
     same, other = _row(place, pid_created=own), _row(place, pid_created=own - 3600)
-    assert find_job(place.db, same.id).state == "running"
-    assert find_job(place.db, other.id).state == "interrupted"
+    assert job_now(place.db, same.id).state == "running"
+    assert job_now(place.db, other.id).state == "interrupted"
 
 
 def test_a_job_of_another_machine_is_left_alone_until_it_is_cancelled(place: Place) -> None:
     job = _row(place, host="elsewhere", pid_created=1.0)
-    assert find_job(place.db, job.id).state == "running"
+    assert job_now(place.db, job.id).state == "running"
     ended = cancel(place.db, job)
     assert ended.state == "cancelled" and "elsewhere" in (ended.error or "")
 
 
 def test_unknown_jobs_are_named(place: Place) -> None:
     with pytest.raises(JobError, match="no job 77"):
-        find_job(place.db, 77)
+        cancel(place.db, replace(_row(place, state="finished"), id=77))
 
 
 def test_a_command_that_is_no_job_records_nothing(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from biasdiff_core.config import METHODS
-from biasdiff_core.naming import metric_group, metric_name, variant_name
+from biasdiff_core.naming import metric_group, metric_label, variant_name
 
 
 @pytest.mark.parametrize(
@@ -25,8 +25,7 @@ from biasdiff_core.naming import metric_group, metric_name, variant_name
     ],
 )
 def test_a_metric_is_named_with_its_evaluation_and_what_it_is_of(metric: str, name: str) -> None:
-    assert metric_name(metric) == name
-    assert name.startswith(f"{metric_group(metric)}: ")
+    assert f"{metric_group(metric)}: {metric_label(metric)}" == name
 
 
 def test_variants_have_names_that_differ_and_seeds_are_kept() -> None:

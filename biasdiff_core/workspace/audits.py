@@ -66,10 +66,6 @@ class AuditFolder:
         """Re-hash every file of every stage result; keyed by `<stage>/<key>`."""
         return {f"{path.parent.parent.name}/{path.parent.name}": verify(path.parent) for path in self.manifests()}
 
-    def progress_path(self) -> Path:
-        """Where the running pipeline writes down its last progress, for the app."""
-        return self.path / "progress" / "current.json"
-
 
 def audit_id(config: AuditConfig) -> str:
     """`<name>-<hash6>`: the same choices give the same audit."""

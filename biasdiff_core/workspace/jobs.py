@@ -147,13 +147,6 @@ def list_jobs(db: Database, audit_id: str | None = None) -> list[Job]:
         return [_job(row) for row in connection.execute(wanted).mappings()]
 
 
-def find_job(db: Database, job_id: int) -> Job:
-    """One job in its present state. Raises JobError when there is none with this number."""
-    refresh(db)
-    with db.read() as connection:
-        return _find(connection, job_id)
-
-
 def log_path(workspace: Path, job: Job) -> Path:
     """Where the job's output goes."""
     return _log_path(workspace, job.audit, job.id)
