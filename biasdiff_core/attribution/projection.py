@@ -2,12 +2,10 @@
 
 countsketch   every coordinate of every parameter goes to one of `dim` buckets with a random sign (Charikar et al. 2002; SJLT with
               s = 1): one operation a coordinate
-countsketch4  four such sketches, summed and over √4 (SJLT with s = 4)
 rademacher    a dense matrix of random signs over √dim, the law of TRAK's projector that LESS and the paper use: `dim` operations a
               coordinate
 
-All have Var⟨Px, Py⟩ = (‖x‖²‖y‖² + ⟨x, y⟩² − 2 Σ x²y² / s) / dim, with s = 1 for the dense signs.
-Buckets and signs come from an integer hash of (seed, parameter name,
+Both have Var⟨Px, Py⟩ = (‖x‖²‖y‖² + ⟨x, y⟩² − 2 Σ x²y²) / dim. Buckets and signs come from an integer hash of (seed, parameter name,
 coordinate), not from a random-number generator, so CPU and GPU agree and the order of the modules does not matter.
 """
 
@@ -52,7 +50,7 @@ class Projection(Protocol):
 
 def make_projection(kind: ProjectionKind, dim: int, seed: int) -> Projection:
     """The projection `kind`."""
-    return Rademacher(dim, seed) if kind == "rademacher" else CountSketch(dim, seed, entries=4 if kind == "countsketch4" else 1)
+    return CountSketch(dim, seed) if kind == "countsketch" else Rademacher(dim, seed)
 
 
 def hashed_words(stream: str, first: int, count: int) -> np.ndarray:
@@ -68,9 +66,9 @@ def hashed_words(stream: str, first: int, count: int) -> np.ndarray:
         return z ^ (z >> np.uint64(31))
 
 
-def hashed_coordinates(seed: int, name: str, size: int, dim: int, entry: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Bucket [size] int64 in [0, dim) and sign [size] float32 ±1 of each coordinate of the parameter `name`, in the sketch `entry`."""
-    z = hashed_words(f"{SKETCH_VERSION}:{seed}:{name}" + (f":{entry}" if entry else ""), 0, size)
+def hashed_coordinates(seed: int, name: str, size: int, dim: int) -> tuple[np.ndarray, np.ndarray]:
+    """Bucket [size] int64 in [0, dim) and sign [size] float32 ±1 of each coordinate of the parameter `name`."""
+    z = hashed_words(f"{SKETCH_VERSION}:{seed}:{name}", 0, size)
     buckets = ((z >> np.uint64(1)) % np.uint64(dim)).astype(np.int64)
     signs = np.where(z & np.uint64(1), np.float32(1), np.float32(-1))
     return buckets, signs
@@ -78,16 +76,15 @@ def hashed_coordinates(seed: int, name: str, size: int, dim: int, entry: int = 0
 
 @dataclass
 class CountSketch:
-    """`entries` signed entries a coordinate, applied as a sparse matrix."""
+    """One signed entry a coordinate, applied as a sparse matrix."""
 
     dim: int
     seed: int
-    entries: int = 1
     _matrices: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def label(self) -> str:
-        return f"countsketch{'' if self.entries == 1 else self.entries}-v{SKETCH_VERSION}-seed{self.seed}"
+        return f"countsketch-v{SKETCH_VERSION}-seed{self.seed}"
 
     def add(self, sketch: Tensor, name: str, vectors: Tensor) -> None:
         """As `Projection.add`, at once."""
@@ -97,24 +94,17 @@ class CountSketch:
         """Nothing is put off."""
 
     def _matrix(self, name: str, vectors: Tensor) -> Tensor:
-        """Sparse [dim, n] with `entries` signed entries a column; made once for each parameter."""
+        """Sparse [dim, n] with one signed entry a column; made once for each parameter."""
         if name not in self._matrices:
             size = vectors.shape[1]
-            hashed = [hashed_coordinates(self.seed, name, size, self.dim, entry) for entry in range(self.entries)]
-            buckets, signs = (np.concatenate(parts) for parts in zip(*hashed, strict=True))
-            order = np.argsort(buckets, kind="stable")
+            buckets, signs = hashed_coordinates(self.seed, name, size, self.dim)
+            columns = np.argsort(buckets, kind="stable")
             starts = np.concatenate([[0], np.cumsum(np.bincount(buckets, minlength=self.dim))])
-            parts = [
-                torch.from_numpy(array).to(vectors.device) for array in (starts, order % size, signs[order] / np.float32(self.entries**0.5))
-            ]
+            parts = [torch.from_numpy(array).to(vectors.device) for array in (starts, columns, signs[columns])]
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta", category=UserWarning)
                 self._matrices[name] = torch.sparse_csr_tensor(
-                    parts[0],
-                    parts[1],
-                    parts[2].to(vectors.dtype),
-                    (self.dim, size),
-                    check_invariants=self.entries == 1,  # else a column may have two entries in one row
+                    parts[0], parts[1], parts[2].to(vectors.dtype), (self.dim, size), check_invariants=True
                 )
         return self._matrices[name]
 

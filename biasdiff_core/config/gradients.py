@@ -8,7 +8,7 @@ from biasdiff_core.config.base import added, config_class, require, require_frac
 
 OptimizerMap = Literal["sgd", "rms", "less", "adam", "adam_own"]
 ScoreKind = Literal["mean", "centred", "contrast"]
-ProjectionKind = Literal["countsketch", "countsketch4", "rademacher"]
+ProjectionKind = Literal["countsketch", "rademacher"]
 StoreDtype = Literal["float16", "int8"]
 LARGEST_BLOCK = 32
 
@@ -26,8 +26,7 @@ class GradientConfig:
     """`checkpoints`: `all` (Eq. 5, weighted by the mean learning rate of each epoch) or `last` (Eq. 6).
 
     `shard_size`: examples a shard of the store, the unit of resuming. `token_budget`: padded tokens of one forward pass.
-    `projection` to `proj_dim` numbers: `countsketch`, `countsketch4` (four entries a coordinate), or
-    `rademacher`, the dense signs of LESS and the paper, which cost `proj_dim`
+    `projection` to `proj_dim` numbers: `countsketch`, or `rademacher`, the dense signs of LESS and the paper, which cost `proj_dim`
     operations for each LoRA weight of each example (`attribution.projection`). `sketch_seed`: seed of its integer hash.
     `pool_size`: examples of the corpus (a seeded sample) whose mean direction in the probes' map is what `centred` scores are
     measured from. `block_size`: neighbours in the corpus that share one gradient, as the paper's batches (Tables 3 and 10); 1 gives

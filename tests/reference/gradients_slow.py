@@ -76,16 +76,6 @@ def sketch_matrix(seed: int, name: str, size: int, dim: int) -> Tensor:
     return matrix
 
 
-def sketch4_matrix(seed: int, name: str, size: int, dim: int) -> Tensor:
-    """Four sketches, summed and over 2, as a dense matrix [dim, size]."""
-    matrix = torch.zeros((dim, size), dtype=torch.float64)
-    for entry in ("", ":1", ":2", ":3"):
-        for coordinate in range(size):
-            z = hash_slow(f"1:{seed}:{name}{entry}", coordinate)
-            matrix[(z >> 1) % dim, coordinate] += 0.5 if z & 1 else -0.5
-    return matrix
-
-
 def rademacher_matrix(seed: int, name: str, size: int, dim: int) -> Tensor:
     """The dense signs over √dim [dim, size] of one parameter: of each coordinate 64 signs a word, lowest bit first."""
     words = math.ceil(dim / 64)
