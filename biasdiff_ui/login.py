@@ -6,6 +6,7 @@ Streamlit gives `st.user` the claim `is_logged_in` when, and only when, there is
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import streamlit as st
@@ -16,6 +17,10 @@ from biasdiff_ui.notices import plain, show_error
 from biasdiff_ui.state import STATE
 
 NAME = "auditor_name"
+MAX_NAME = 80
+KEEPER = "kept-name"
+
+_keeper = st.components.v2.component("biasdiff_kept_name", js=(Path(__file__).parent / "login.js").read_text(encoding="utf8"))
 
 
 def require_login() -> None:
@@ -60,12 +65,26 @@ def account_name(claims: Mapping[str, Any]) -> str:
 
 
 def _ask_name() -> None:
-    """The name is kept under a key of its own: a widget's entry goes when a page does not draw it."""
-    st.session_state.setdefault(NAME, st.session_state.get(STATE.auditor, ""))
-    st.session_state[STATE.auditor] = st.text_input(
+    """The name is kept under a key of its own: a widget's entry goes when a page does not draw it.
+
+    A session that was not given one yet takes the one that the browser kept, if any.
+    """
+    known = st.session_state.get(STATE.auditor)
+    st.session_state.setdefault(NAME, known or "")
+    name = st.text_input(
         "Your name",
         key=NAME,
         placeholder="needed to decide and to mitigate",
-        max_chars=80,
+        max_chars=MAX_NAME,
         help="Stands in the record beside each of your decisions.",
     )
+    if name or known is not None:
+        st.session_state[STATE.auditor] = name
+    _keeper(key=KEEPER, data={"name": st.session_state.get(STATE.auditor)}, on_kept_change=_take_kept)
+
+
+def _take_kept() -> None:
+    """The name that the browser kept (callback), unless one was given meanwhile."""
+    kept = str((st.session_state[KEEPER] or {}).get("kept") or "")[:MAX_NAME]
+    if STATE.auditor not in st.session_state:
+        st.session_state[NAME] = kept

@@ -1,6 +1,8 @@
 // One card at a time. A press shows the next card at once and enters a numbered log; the server acknowledges what it has
-// recorded, and until then the log is sent again with each press. Dataset text reaches the page by textContent only.
+// recorded, and until then the log is sent again with each press. The browser keeps it too, by audit and auditor: a card that is made
+// after the server died or the tab was closed sends what an earlier one left. Dataset text reaches the page by textContent only.
 
+const KEPT = "biasdiff-review:";
 const cards = new Map(); // by instance: a data update calls the function below again, and must find the same state
 
 // What a token's background shows. Okabe and Ito's colours, thin enough for the text on it in either palette; `of`: where the value
@@ -24,6 +26,28 @@ function typing(event) {
   const target = event.composedPath()[0];
   if (!(target instanceof Element)) return false;
   return target.closest("input, textarea, select, [contenteditable]") !== null || target.isContentEditable;
+}
+
+function keep({ audit, auditor, card, events }) {
+  const name = KEPT + JSON.stringify([audit, auditor, card]);
+  try {
+    if (events.length) localStorage.setItem(name, JSON.stringify(events));
+    else localStorage.removeItem(name);
+  } catch {
+    // Storage is refused or full: the card itself still holds them.
+  }
+}
+
+// The logs that this auditor's earlier cards left of this audit.
+function left(audit, auditor) {
+  try {
+    return Object.keys(localStorage).filter((name) => name.startsWith(KEPT)).map((name) => {
+      const [where, who, card] = JSON.parse(name.slice(KEPT.length));
+      return { audit: where, auditor: who, card, events: JSON.parse(localStorage.getItem(name)) };
+    }).filter((log) => log.audit === audit && log.auditor === auditor);
+  } catch {
+    return [];
+  }
 }
 
 function pieces(card) {
@@ -94,9 +118,8 @@ function strongest(card, shade) {
 
 class Card {
   constructor(root) {
-    this.name = crypto.getRandomValues(new Uint32Array(2)).join("-");
-    this.number = 0;
-    this.pending = [];
+    this.logs = []; // what is not acknowledged, by card; its own is the last
+    this.sendings = 0;
     this.trail = []; // what `back` returns over: {place, kind}
     this.known = new Map(); // place -> card
     this.probes = {};
@@ -104,7 +127,7 @@ class Card {
     this.waits = false; // for a queue that it has asked for: until then nothing is shown, so nothing can be judged
     this.shading = SHADINGS[0];
     this.onKey = (event) => this.key(event);
-    this.onLeave = (event) => { if (this.pending.length) event.preventDefault(); };
+    this.onLeave = (event) => { if (this.waiting) event.preventDefault(); };
     this.root = element("section", "card");
     this.root.setAttribute("aria-label", "Review card");
     root.appendChild(this.root);
@@ -124,10 +147,11 @@ class Card {
     this.send = send;
     this.data = data;
     this.waits = false;
-    const done = data.acknowledged[this.name] ?? 0;
-    this.pending = this.pending.filter((event) => event.number > done);
+    if (data.audit !== this.own?.audit || data.auditor !== this.own.auditor) this.begin(data);
+    this.acknowledge(data.acknowledged);
     this.probes = { ...this.probes, ...data.probes };
     if (data.queue !== this.queue) {
+      if (this.waiting) this.transmit(); // the server may be another one, which has not heard of it
       this.queue = data.queue;
       this.place = data.place;
       this.known.clear();
@@ -138,6 +162,31 @@ class Card {
     if (!this.parts) this.build();
     this.label();
     this.draw();
+  }
+
+  get own() { return this.logs.at(-1); }
+
+  get waiting() { return this.logs.reduce((sum, log) => sum + log.events.length, 0); }
+
+  // A log of its own for each audit and auditor, so that no press is ever sent as another's.
+  begin({ audit, auditor }) {
+    const card = crypto.getRandomValues(new Uint32Array(2)).join("-");
+    this.number = 0;
+    this.logs = [...left(audit, auditor), { audit, auditor, card, events: [] }];
+  }
+
+  acknowledge(done) {
+    for (const log of this.logs) {
+      log.events = log.events.filter((event) => event.number > (done[log.card] ?? 0));
+      keep(log);
+    }
+    this.logs = this.logs.filter((log) => log.events.length || log === this.own);
+  }
+
+  // No two sendings are alike, for Streamlit takes no notice of a value that it has already.
+  transmit() {
+    this.sendings += 1;
+    this.send("log", { sending: `${this.own.card} ${this.sendings}`, logs: this.logs.map((log) => ({ ...log })) });
   }
 
   get card() { return this.waits ? undefined : this.known.get(this.place); }
@@ -199,9 +248,10 @@ class Card {
   log(kind, card, reason) {
     this.number += 1;
     // What was shown at the press goes with it: the server may be at another queue when it arrives.
-    const shown = { example: card.id, drawn: card.drawn, queue: this.data.kind };
-    this.pending.push({ number: this.number, kind, reason, place: this.place, ...shown });
-    this.send("log", { card: this.name, queue: this.queue, events: [...this.pending] });
+    const shown = { example: card.id, drawn: card.drawn, queue: this.data.kind, token: this.queue };
+    this.own.events = [...this.own.events, { number: this.number, kind, reason, place: this.place, ...shown }];
+    keep(this.own);
+    this.transmit();
   }
 
   build() {
@@ -266,8 +316,8 @@ class Card {
 
   draw() {
     const { parts, card, data } = this;
-    const waiting = this.pending.length;
-    parts.saved.textContent = waiting ? `saving ${waiting} …` : this.number ? "all saved" : "";
+    const { waiting } = this;
+    parts.saved.textContent = waiting ? `saving ${waiting} …` : this.sendings ? "all saved" : "";
     parts.saved.classList.toggle("waiting", waiting > 0);
     parts.undo.disabled = !this.trail.length;
     for (const button of parts.buttons) button.disabled = !card;

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import threading
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import streamlit as st
 
@@ -16,10 +15,10 @@ from biasdiff_ui.auditors import given_records
 from biasdiff_ui.checkpoints import Ranks
 from biasdiff_ui.decide import PROBLEM, attempt
 from biasdiff_ui.examples import Examples
-from biasdiff_ui.review_events import acknowledged_number, fold_events, new_events, read_events, record_steps
+from biasdiff_ui.review_events import EventLog, acknowledged_number, fold_events, new_events, read_log, record_steps
 from biasdiff_ui.review_keys import Keys
 from biasdiff_ui.review_queue import STATE as QUEUE
-from biasdiff_ui.review_queue import Queue, probe_records, window
+from biasdiff_ui.review_queue import Queue, probe_records, refresh, window
 from biasdiff_ui.similar import open_similar, similar_button
 from biasdiff_ui.state import auditor
 from biasdiff_ui.token_shading import Shading
@@ -29,6 +28,7 @@ KEY = "review-card"
 ACKNOWLEDGED = "review-acknowledged"
 FOLDER = Path(__file__).parent
 
+_recording = threading.Lock()  # two tabs of one browser may send the same log at once
 _component = st.components.v2.component(
     "biasdiff_review_card",
     js=(FOLDER / "review_card.js").read_text(encoding="utf8"),
@@ -62,6 +62,8 @@ def review_card(desk: Desk, queue: Queue, keys: Keys) -> None:
         for card in window(desk.examples, queue)
     ]
     data = {
+        "audit": _folder(desk),
+        "auditor": auditor(),
         "queue": queue.token,
         "kind": queue.kind,
         "place": queue.place,
@@ -79,32 +81,38 @@ def review_card(desk: Desk, queue: Queue, keys: Keys) -> None:
 
 
 def take_events(desk: Desk) -> None:
-    """Record the events that the card has sent (callback); what could not be recorded is not acknowledged, and comes again."""
-    sent = (st.session_state[KEY] or {}).get("log")
-    if not sent:
-        return
-    try:
-        record_events(desk, sent)
-    except BiasDiffError as error:
-        st.session_state[PROBLEM] = error
+    """Record what the card has sent (callback); what could not be recorded is not acknowledged, and comes again."""
+    for sent in ((st.session_state[KEY] or {}).get("log") or {}).get("logs", ()):
+        try:
+            record_events(desk, read_log(sent))
+        except BiasDiffError as error:
+            st.session_state[PROBLEM] = error
 
 
-def record_events(desk: Desk, sent: Mapping[str, Any]) -> None:
-    """Record, acknowledge, and move on. `sent`: card, queue and events. Raises BiasDiffError."""
-    card = str(sent["card"])
+def record_events(desk: Desk, sent: EventLog) -> None:
+    """Record the log, acknowledge it, and move on. Raises BiasDiffError."""
+    if (sent.audit, sent.auditor) != (_folder(desk), auditor()):
+        return  # pressed by somebody else, or elsewhere: their browser keeps it until they are back
     acknowledged: dict[str, int] = st.session_state.setdefault(ACKNOWLEDGED, {})
-    if card not in acknowledged:
-        acknowledged[card] = acknowledged_number(desk.log.actions(), card)
-    events = new_events(read_events(sent["events"]), acknowledged[card])
-    if not events:
-        return
     queue: Queue | None = st.session_state.get(QUEUE)
-    record_steps(desk.log, fold_events(events), auditor(), card, queue.selection if queue else None)
-    acknowledged[card] = events[-1].number
-    if queue is not None and queue.token == sent["queue"]:
+    with _recording:
+        done = max(acknowledged.get(sent.card, 0), acknowledged_number(desk.log.actions(), sent.card))
+        events = new_events(sent.events, done)
+        record_steps(desk.log, fold_events(events), sent.auditor, sent.card, queue.selection if queue else None)
+    acknowledged[sent.card] = events[-1].number if events else done
+    if not events or queue is None:
+        return
+    if queue.token == events[-1].token:
         st.session_state[QUEUE] = left = replace(queue, place=min(max(0, events[-1].place), len(queue.ids)))
         if events[-1].kind == "similar":  # after it the card waits for the queue that it asked for
             open_similar(desk.audit, desk.log, left, events[-1].example)
+    elif not {event.example for event in events}.isdisjoint(queue.ids[queue.place :]):
+        refresh()  # judged in an earlier queue, and so not to be judged here again
+
+
+def _folder(desk: Desk) -> str:
+    """Which audit this is, among all that a browser may know: workspaces share the ids of shipped audits."""
+    return str(desk.audit.folder.path.resolve())
 
 
 def native_buttons(desk: Desk, queue: Queue) -> None:

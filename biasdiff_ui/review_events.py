@@ -1,6 +1,7 @@
-"""The review card's event log: numbered key presses, folded into what is recorded, each once and in order.
+"""The review card's event logs: numbered key presses, folded into what is recorded, each once and in order.
 
-The card sends all events that the server has not acknowledged, again and again; so an event may come twice, never out of reach.
+The card sends all events that the server has not acknowledged, again and again, and the browser keeps them, so that a later card sends
+those of one that is gone; so an event may come twice, from another card or to another server, never out of reach.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ MAX_REASON = 500
 class Event:
     """One press. `number`: from 1, one card's presses in order. `place`: where in the queue the card goes on after it.
 
-    `queue`, `drawn`: the kind of the queue that was shown at the press, which the server may have left by now, and whether the example
-    was drawn at random for it.
+    `queue`, `token`, `drawn`: the kind of the queue that was shown at the press, which the server may have left by now, which making of
+    it that was, and whether the example was drawn at random for it.
     """
 
     number: int
@@ -33,13 +34,24 @@ class Event:
     example: str
     place: int
     queue: str
+    token: str
     drawn: bool = False
     reason: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
+class EventLog:
+    """What one card has not seen acknowledged. `audit`: the folder of the audit that was reviewed; `auditor`: who pressed."""
+
+    audit: str
+    auditor: str
+    card: str
+    events: tuple[Event, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Judge:
-    """Verdicts pressed one after another in a queue: recorded as one action. `drawn`: ids; `last`: number of the last event in it."""
+    """Verdicts pressed one after another in a queue: recorded as one action. `drawn`: ids; `last`: number of the last event up to it."""
 
     judged: tuple[tuple[str, Verdict, str], ...]
     queue: str
@@ -49,35 +61,38 @@ class Judge:
 
 @dataclass(frozen=True, kw_only=True)
 class TakeBack:
-    """A recorded verdict is taken back."""
+    """A recorded verdict is taken back. `last`: number of the event that does it."""
 
     example: str
+    last: int
 
 
 Step = Judge | TakeBack
 
 
-def read_events(sent: Iterable[Mapping[str, Any]]) -> list[Event]:
-    """The events as the card sent them. Raises ReviewError for one that no card makes."""
+def read_log(sent: Mapping[str, Any]) -> EventLog:
+    """A log as a card sent it. Raises ReviewError for one that no card makes."""
     try:
-        events = [
+        events = tuple(
             Event(
                 number=int(event["number"]),
                 kind=event["kind"],
                 example=str(event["example"]),
                 place=int(event["place"]),
                 queue=str(event["queue"]),
+                token=str(event["token"]),
                 drawn=event.get("drawn") is True,
                 reason=str(event.get("reason", ""))[:MAX_REASON],
             )
-            for event in sent
-        ]
+            for event in sent["events"]
+        )
+        log = EventLog(audit=str(sent["audit"]), auditor=str(sent["auditor"]), card=str(sent["card"]), events=events)
     except (KeyError, TypeError, ValueError) as error:
         raise ReviewError(f"The review card sent something that cannot be read ({error!r}).", "Reload the page.") from error
     unknown = [event.kind for event in events if event.kind not in KINDS]
     if unknown:
         raise ReviewError(f"The review card sent {unknown[0]!r}.", "Reload the page.")
-    return events
+    return log
 
 
 def new_events(events: Iterable[Event], acknowledged: int) -> list[Event]:
@@ -110,10 +125,10 @@ def fold_events(events: Sequence[Event]) -> list[Step]:
                 close()
             run.pop(event.example, None)
             run[event.example] = event
-            last = event.number
         elif event.kind == "undo" and run.pop(event.example, None) is None:
             close()
-            steps.append(TakeBack(example=event.example))
+            steps.append(TakeBack(example=event.example, last=event.number))
+        last = event.number
     close()
     return steps
 
@@ -132,22 +147,22 @@ def record_steps(log: DecisionLog, steps: Sequence[Step], auditor: str, card: st
             selected = selection.origin if selection and selection.name == step.queue else {}
             log.decide_each(step.judged, auditor, {**came_from, **selected, "card": card, "last": step.last})
         else:
-            _take_back(log, step.example, auditor, card)
+            _take_back(log, step, auditor, card)
 
 
-def _take_back(log: DecisionLog, example: str, auditor: str, card: str) -> None:
+def _take_back(log: DecisionLog, step: TakeBack, auditor: str, card: str) -> None:
     """Undo one verdict of this card; what was recorded in the same action is recorded anew first, so that nothing else is lost.
 
     Nothing happens when there is no such verdict, so that an undo that is sent twice counts once.
     """
     own = own_decisions(log, auditor)
-    decision = own.get(example)
+    decision = own.get(step.example)
     if decision is None or not _of_card(decision, card):
         return
-    rest = [d for d in own.values() if d.action_id == decision.action_id and d.example_id != example]
+    rest = [d for d in own.values() if d.action_id == decision.action_id and d.example_id != step.example]
     if rest:
         log.decide_each([(d.example_id, d.verdict, d.reason) for d in rest], auditor, decision.selection)
-    log.undo(auditor, decision.action_id)
+    log.undo(auditor, decision.action_id, {"card": card, "last": step.last})
 
 
 def _of_card(decision: Decision, card: str) -> bool:

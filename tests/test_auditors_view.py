@@ -198,7 +198,7 @@ def test_three_auditors_have_a_kappa_each_two(audit: Audit, ids: list[str]) -> N
 def presses(*pressed: tuple[str, str, str]) -> list[Event]:
     """(kind, example, queue) of a card's presses, in order."""
     return [
-        Event(number=n, kind=kind, example=example, place=0, queue=queue, drawn=queue == "random")
+        Event(number=n, kind=kind, example=example, place=0, queue=queue, token="made-once", drawn=queue == "random")
         for n, (kind, example, queue) in enumerate(pressed, start=1)
     ]
 

@@ -31,7 +31,7 @@ from biasdiff_ui.figures import figures_at, style_alarm
 from biasdiff_ui.filters import COPIES, Filter, score_bounds
 from biasdiff_ui.lasso import area_record, inside_areas, inside_polygon
 from biasdiff_ui.ranking_table import in_order as sorted_rows
-from biasdiff_ui.review_events import Event, Judge, TakeBack, acknowledged_number, fold_events, new_events, read_events, record_steps
+from biasdiff_ui.review_events import Event, Judge, TakeBack, acknowledged_number, fold_events, new_events, read_log, record_steps
 from biasdiff_ui.review_queue import KINDS, in_order, queue_ids
 from biasdiff_ui.verdicts import UNDECIDED
 from biasdiff_ui.why import word_difference
@@ -533,8 +533,13 @@ def test_origin_in_words() -> None:
 # --- events of the card -----------------------------------------------------------------------------------------------
 
 
+TOKEN = "made-once"
+SENT = {"number": 1, "kind": "biased", "example": "a", "place": 0, "queue": QUEUE, "token": TOKEN}
+WHOSE = {"audit": "/audits/a", "auditor": "Ana", "card": CARD}
+
+
 def event(number: int, kind: str, example: str, place: int = 0) -> Event:
-    return Event(number=number, kind=kind, example=example, place=place, queue=QUEUE)
+    return Event(number=number, kind=kind, example=example, place=place, queue=QUEUE, token=TOKEN)
 
 
 def judged(*pairs: tuple[str, str], last: int) -> Judge:
@@ -552,8 +557,11 @@ def test_an_undo_before_the_record_removes_and_after_it_takes_back() -> None:
         judged(("a", "not_biased"), last=3)
     ]
     events = [event(4, "biased", "d"), event(5, "undo", "d"), event(6, "undo", "c"), event(7, "unsure", "c")]
-    assert fold_events(events) == [TakeBack(example="c"), judged(("c", "unsure"), last=7)]
-    assert fold_events([event(1, "biased", "d"), event(2, "undo", "c")]) == [judged(("d", "biased"), last=1), TakeBack(example="c")]
+    assert fold_events(events) == [TakeBack(example="c", last=6), judged(("c", "unsure"), last=7)]
+    taken_back = [judged(("d", "biased"), last=1), TakeBack(example="c", last=2)]
+    assert fold_events([event(1, "biased", "d"), event(2, "undo", "c")]) == taken_back
+    events = [event(1, "biased", "a"), event(2, "unsure", "b"), event(3, "undo", "b"), event(4, "skip", "b")]
+    assert fold_events(events) == [judged(("a", "biased"), last=4)]  # none of the four is to come again
 
 
 def test_events_come_again_out_of_order_and_count_once() -> None:
@@ -562,12 +570,15 @@ def test_events_come_again_out_of_order_and_count_once() -> None:
     assert new_events(sent, acknowledged=3) == []
 
 
-@pytest.mark.parametrize("sent", [[{"number": 1}], [{"number": "x", "kind": "biased", "example": "a", "place": 0}], [None]])
-def test_what_no_card_sends_is_refused(sent: Any) -> None:
+@pytest.mark.parametrize("events", [[{"number": 1}], [{**SENT, "number": "x"}], [None], None])
+def test_what_no_card_sends_is_refused(events: Any) -> None:
     with pytest.raises(ReviewError, match="cannot be read"):
-        read_events(sent)
+        read_log({**WHOSE, "events": events})
+    with pytest.raises(ReviewError, match="cannot be read"):
+        read_log({"card": CARD, "events": [SENT]})
     with pytest.raises(ReviewError, match="'shout'"):
-        read_events([{"number": 1, "kind": "shout", "example": "a", "place": 0, "queue": QUEUE}])
+        read_log({**WHOSE, "events": [{**SENT, "kind": "shout"}]})
+    assert read_log({**WHOSE, "events": [SENT]}).events == (event(1, "biased", "a"),)
 
 
 @pytest.fixture
@@ -600,6 +611,16 @@ def test_taking_one_back_keeps_the_others_of_its_action(log: DecisionLog) -> Non
     send(log, *events, event(4, "undo", "c"))  # again: nothing is left to take back
     assert set(log.current()) == {"a", "b"}
     assert len(log.actions()) == actions
+    assert log.verify() == []
+
+
+def test_an_undo_sent_again_leaves_the_card_s_earlier_verdict(log: DecisionLog) -> None:
+    events = [event(1, "biased", "a")]
+    send(log, *events)
+    send(log, *events, event(2, "unsure", "a"))
+    for _ in range(2):  # a server that died after it recorded the undo, before it said so
+        send(log, *events, event(2, "unsure", "a"), event(3, "undo", "a"))
+    assert {id_: d.verdict for id_, d in log.current().items()} == {"a": "biased"}
     assert log.verify() == []
 
 

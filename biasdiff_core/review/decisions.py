@@ -172,10 +172,10 @@ class DecisionLog:
         with self._db.write(self.audit_id) as connection:
             return self._link(connection, "assign", auditor, [], terms, None)
 
-    def undo(self, auditor: str, action_id: str | None = None) -> Action:
+    def undo(self, auditor: str, action_id: str | None = None, selection: Selection = None) -> Action:
         """Take back an action; by default the last one of this auditor that stands and is not itself an undo.
 
-        The undo of an undo is a redo. Raises ReviewError when there is none, or it is undone already.
+        `selection`: what asked for it. The undo of an undo is a redo. Raises ReviewError when there is none, or it is undone already.
         """
         auditor = _text(auditor, "The auditor's name")
         with self._db.write(self.audit_id) as connection:
@@ -190,7 +190,7 @@ class DecisionLog:
                 raise ReviewError(f"There is no action {action_id} in {self.audit_id}.", "See `actions()`.")
             if action_id not in standing:
                 raise ReviewError(f"The action {action_id} is undone already.", "Undo its undo to restore it.")
-            return self._link(connection, "undo", auditor, [], None, action_id)
+            return self._link(connection, "undo", auditor, [], selection, action_id)
 
     def actions(self) -> list[Action]:
         """All actions, oldest first. Only those newer than the last call are read."""
