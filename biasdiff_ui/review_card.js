@@ -120,6 +120,7 @@ class Card {
   constructor(root) {
     this.logs = []; // what is not acknowledged, by card; its own is the last
     this.sendings = 0;
+    this.chosen = ""; // reason
     this.trail = []; // what `back` returns over: {place, kind}
     this.known = new Map(); // place -> card
     this.probes = {};
@@ -205,6 +206,7 @@ class Card {
     if (name === "back") this.back();
     else if (name === "similar") this.similar();
     else if (name === "shade") this.shade();
+    else if (this.data.reasons.includes(name)) this.choose(name);
     else this.judge(name);
   }
 
@@ -222,13 +224,20 @@ class Card {
     this.draw();
   }
 
+  // The reason of the next verdict; once more, none.
+  choose(reason) {
+    if (!this.card) return;
+    this.chosen = this.chosen === reason ? "" : reason;
+    this.draw();
+  }
+
   judge(kind) {
     const card = this.card;
     if (!card) return; // nothing is shown, so nothing can be judged
     this.trail.push({ place: this.place, kind });
     this.place += 1;
     this.log(kind, card, kind === "skip" ? "" : this.reason());
-    this.parts.reason.value = "";
+    this.chosen = "";
     this.parts.note.value = "";
     this.draw();
   }
@@ -242,7 +251,7 @@ class Card {
   }
 
   reason() {
-    return [this.parts.reason.value, this.parts.note.value.trim()].filter(Boolean).join(": ");
+    return [this.chosen, this.parts.note.value.trim()].filter(Boolean).join(": ");
   }
 
   log(kind, card, reason) {
@@ -274,18 +283,18 @@ class Card {
     parts.undo = this.button("back, undo", "back");
     buttons.append(...parts.buttons, parts.undo);
     const why = element("div", "row");
-    parts.reason = element("select");
-    parts.reason.append(new Option("none", ""), ...this.data.reasons.map((reason) => new Option(reason, reason)));
-    parts.reason.setAttribute("aria-label", "Reason");
+    parts.reasons = this.data.reasons.map((reason) => this.button(reason, reason));
+    const reasons = element("div", "row reasons");
+    reasons.setAttribute("role", "group");
+    reasons.setAttribute("aria-label", "Reason");
+    reasons.append(element("span", "", "Reason"), ...parts.reasons);
     parts.note = element("input");
     parts.note.setAttribute("aria-label", "Note");
     parts.note.maxLength = 300;
     parts.note.placeholder = "optional";
-    const reason = element("label", "", "Reason");
-    reason.append(parts.reason);
     const note = element("label", "note", "Note");
     note.append(parts.note);
-    why.append(reason, note);
+    why.append(reasons, note);
     parts.why = element("div");
     const shading = element("div", "row shading");
     shading.append(this.button("shade by token", "shade"), (parts.legend = element("span", "legend")));
@@ -320,7 +329,8 @@ class Card {
     parts.saved.textContent = waiting ? `saving ${waiting} …` : this.sendings ? "all saved" : "";
     parts.saved.classList.toggle("waiting", waiting > 0);
     parts.undo.disabled = !this.trail.length;
-    for (const button of parts.buttons) button.disabled = !card;
+    for (const button of [...parts.buttons, ...parts.reasons]) button.disabled = !card;
+    for (const button of parts.reasons) button.setAttribute("aria-pressed", button.dataset.act === this.chosen);
     parts.similar.disabled = !card || Boolean(data.noSimilar);
     if (this.shown === card && card) return;
     this.shown = card;

@@ -12,16 +12,24 @@ from biasdiff_core.workspace.database import Database
 from biasdiff_core.workspace.preferences import prefer, preference
 from biasdiff_ui.decide import attempt
 from biasdiff_ui.state import auditor
-from biasdiff_ui.verdicts import KEYS, VERDICTS, WORDS
+from biasdiff_ui.verdicts import KEYS, REASONS, VERDICTS, WORDS
 
 PREFERENCE = "review-keys"
-USUAL: Mapping[str, str] = {**KEYS, "skip": "s", "back": "z", "similar": "m", "shade": "t"}
+USUAL: Mapping[str, str] = {
+    **KEYS,
+    "skip": "s",
+    "back": "z",
+    "similar": "m",
+    "shade": "t",
+    **{reason: str(number) for number, reason in enumerate(REASONS, start=1)},
+}
 DOES: Mapping[str, str] = {
     **{verdict: WORDS[verdict] for verdict in VERDICTS},
     "skip": "skip",
     "back": "back, undo",
     "similar": "similar to this",
     "shade": "shade by token",
+    **{reason: f"reason: {reason}" for reason in REASONS},
 }
 TAKEN = {"c": "clears the app's cache", "r": "runs the page again"}  # by Streamlit itself, on every page
 
@@ -64,7 +72,8 @@ def keys_panel(db: Database, keys: Keys) -> None:
         return
     with panel:
         st.caption(
-            "What each key does while nobody types in a box; Backspace goes back too. Change a key by typing another one. "
+            "What each key does while nobody types in a box; Backspace goes back too. A reason is chosen before its verdict; its key again "
+            "takes it away. Change a key by typing another one. "
             "The keys are kept for you, by your name."
         )
         with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):

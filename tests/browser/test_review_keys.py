@@ -93,10 +93,16 @@ def test_skip_and_undo_come_out_as_pressed(review: Page, undecided: Audit) -> No
 
 def test_typing_decides_nothing_and_the_reason_is_recorded(review: Page, undecided: Audit) -> None:
     first = undecided.ranking()["id"].iloc[0]
-    review.get_by_label("Reason", exact=True).select_option("stereotype")
+    for key in "213":  # the last one counts
+        review.keyboard.press(key)
+    reasons = review.get_by_role("group", name="Reason").get_by_role("button")
+    expect(reasons.and_(review.locator("[aria-pressed=true]"))).to_have_text("3unfair generalisation")
+    review.keyboard.press("3")
+    expect(reasons.and_(review.locator("[aria-pressed=true]"))).to_have_count(0)
+    review.keyboard.press("1")
     note = review.get_by_label("Note")
     note.click()
-    note.press_sequentially("bnius z bin")
+    note.press_sequentially("bnius z 23")
     review.get_by_role("textbox", name="Your name").press_sequentially("bnz")
     review.get_by_role("textbox", name="Your name").fill("Ana")
     review.get_by_role("textbox", name="Your name").press("Enter")
@@ -104,8 +110,10 @@ def test_typing_decides_nothing_and_the_reason_is_recorded(review: Page, undecid
     assert recorded(undecided) == []
     review.get_by_role("heading", name="Review").click()
     review.keyboard.press("b")
-    saved(review, 1)
-    assert recorded(undecided) == [(first, "biased", "stereotype: bnius z bin")]
+    review.keyboard.press("n")  # a reason and a note are of one verdict
+    saved(review, 2)
+    second = mixed_order(undecided.ranking()["id"].tolist(), undecided.folder.id)[0][1]
+    assert recorded(undecided) == [(first, "biased", "stereotype: bnius z 23"), (second, "not_biased", "")]
 
 
 def test_a_held_key_or_a_shortcut_of_the_browser_decides_nothing_more(review: Page, undecided: Audit) -> None:
@@ -136,29 +144,31 @@ def test_other_keys_hold_after_a_reload_and_can_be_turned_off(review: Page, unde
     ids, _ = mixed_order(undecided.ranking()["id"].tolist(), undecided.folder.id)
     card = review.get_by_label("Review card")
     review.get_by_text("Keys", exact=True).click()
-    review.get_by_role("textbox", name="Biased", exact=True).fill("1")
-    review.get_by_role("textbox", name="Not biased", exact=True).fill("1")
+    review.get_by_role("textbox", name="Biased", exact=True).fill("7")
+    review.get_by_role("textbox", name="Not biased", exact=True).fill("7")
     review.get_by_role("button", name="Keep these keys").click()
-    expect(review.get_by_text("are both on the key 1")).to_be_visible()
+    expect(review.get_by_text("are both on the key 7")).to_be_visible()
     review.get_by_role("textbox", name="Not biased", exact=True).fill("0")
+    review.get_by_role("textbox", name="Reason: stereotype").fill("9")
     review.get_by_role("button", name="Keep these keys").click()
-    expect(card.locator("button[data-act=biased] kbd")).to_have_text("1")
+    expect(card.locator("button[data-act=biased] kbd")).to_have_text("7")
     review.get_by_role("heading", name="Review").click()
-    for key in "b1n0":  # b and n do nothing any more
+    for key in "b7n0":  # b and n do nothing any more
         review.keyboard.press(key)
     saved(review, 2)
     review.reload()
     signed_in(review)
     expect(card.locator("button[data-act=not_biased] kbd")).to_have_text("0")
-    review.keyboard.press("0")
+    for key in "190":
+        review.keyboard.press(key)
     saved(review, 3)
-    assert [row[:2] for row in recorded(undecided)] == [(ids[0], "biased"), (ids[1], "not_biased"), (ids[2], "not_biased")]
+    assert recorded(undecided) == [(ids[0], "biased", ""), (ids[1], "not_biased", ""), (ids[2], "not_biased", "stereotype")]
     review.get_by_text("Keys", exact=True).click()
     review.get_by_text("Keys act", exact=True).click()
     review.get_by_role("button", name="Keep these keys").click()
     expect(card.locator("button[data-act=biased] kbd")).to_be_hidden()
     review.get_by_role("heading", name="Review").click()
-    review.keyboard.press("1")
+    review.keyboard.press("7")
     card.locator("button[data-act=not_biased]").click()
     saved(review, 4)
     assert recorded(undecided)[-1][:2] == (ids[3], "not_biased")
