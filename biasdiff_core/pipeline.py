@@ -248,7 +248,7 @@ class Pipeline:
         last, depths = stores[-1], self.config.gradients.hidden_depths
         table = score_table(self.corpus, self.probes, cosines, self.config.scores.kind, last, depths)
         table.to_parquet(draft.folder / "scores.parquet", index=False, compression="zstd")
-        nearest = top_probes(last.train, last.probes, self.config.scores.top_probes)
+        nearest = top_probes(last.train, last.probes, self.config.scores.top_probes, last.twins)
         nearest.to_parquet(draft.folder / "top_probes.parquet", index=False, compression="zstd")
         null = null_scores(stores, self.config.scores.kind, draws=NULL_DRAWS, seed=0)
         quantiles = pd.DataFrame({"share": NULL_SHARES, "score": np.quantile(null, NULL_SHARES)})

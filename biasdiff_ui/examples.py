@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import streamlit as st
+from scipy.spatial import KDTree
 
 from biasdiff_core.attribution.influence import NULL_FILE
 from biasdiff_core.audit import Audit
@@ -22,6 +23,7 @@ from biasdiff_ui.loaders import record
 UNKNOWN = "unknown"
 SCORERS = ("mean", "centred", "contrast", "loss", "length", "unigram", "repsim", "random")
 CORPUS_COLUMNS = ("id", "text", "prompt", "source", "group", "label")
+NEAREST_COLUMNS = ("id", "place", "probe", "cosine", "twin_cosine")  # the last is NaN where it is not known
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,8 +64,8 @@ class Examples:
 
     `table`: best first, index = rank − 1; columns rank, id, score, text, prompt, source, group, label (NaN unknown), bias_type (of the
     nearest probe), copy (`Duplicates.numbered`), tokens, the scorers' scores, `rank:<scorer>` (1 = the scorer's first) and, with a map,
-    x and y. `nearest`: columns id, place, probe, cosine. `detection`: figures against known labels, by name. `null`: quantiles of the
-    scores by chance, columns share and score; None where the audit keeps none.
+    x and y. `nearest`: `NEAREST_COLUMNS`. `detection`: figures against known labels, by name. `null`: quantiles of the scores by chance,
+    columns share and score; None where the audit keeps none.
     """
 
     key: str
@@ -87,12 +89,31 @@ class Examples:
 
     @cached_property
     def top_probes(self) -> pd.DataFrame:
-        """Columns probe, cosine, indexed by example id, the nearest first. Sorted when a card first asks, since that takes a while."""
-        return self.nearest.sort_values(["id", "place"]).set_index("id")[["probe", "cosine"]]
+        """Columns probe, cosine, twin_cosine by example id, the nearest first. Sorted when a card first asks, since that takes a while."""
+        return self.nearest.sort_values(["id", "place"]).set_index("id")[["probe", "cosine", "twin_cosine"]]
 
     @property
     def mapped(self) -> bool:
         return "x" in self.table
+
+    @cached_property
+    def _places(self) -> tuple[np.ndarray, KDTree]:
+        """Rows of the table that are on the map, and where they lie."""
+        xy = self.table[["x", "y"]].to_numpy(float)
+        rows = np.flatnonzero(np.isfinite(xy).all(axis=1))
+        return rows, KDTree(xy[rows])
+
+    def map_neighbours(self, id_: str, k: int) -> tuple[str, ...]:
+        """Ids of the k others that lie nearest to this one on the map, nearest first; none where it has no place there."""
+        if not self.mapped:
+            return ()
+        rows, tree = self._places
+        xy = self.table[["x", "y"]].iloc[self.place[id_]].to_numpy(float)
+        if not np.isfinite(xy).all():
+            return ()
+        _, found = tree.query(xy, min(k + 1, len(rows)))
+        others = [self.ids[row] for row in rows[np.atleast_1d(found)]]
+        return tuple(other for other in others if other != id_)[:k]  # with many at one place it is not always among them
 
     @cached_property
     def labelled(self) -> bool:
@@ -117,7 +138,7 @@ def load_examples(audit: Audit, plan: Plan) -> Examples | None:
 def _examples(folder: str, keys: tuple[str, ...], _audit: Audit, _stages: Mapping[str, PlannedStage]) -> Examples:
     found = {name: require_done(stage, _audit.folder) for name, stage in _stages.items()}
     corpus = _columns(found["corpus"], "corpus.parquet", CORPUS_COLUMNS)
-    nearest = _columns(found["scores"], "top_probes.parquet", ("id", "place", "probe", "cosine"))
+    nearest = _columns(found["scores"], "top_probes.parquet", NEAREST_COLUMNS).reindex(columns=list(NEAREST_COLUMNS))
     probes = _columns(found["probes"], "probes.parquet", ("id", "text", "twin", "bias_type")).astype("str").fillna("")
     ranking = found["ranking"]
     detection = record(ranking, "detection.json") if "detection.json" in ranking.files else []

@@ -116,6 +116,18 @@ function strongest(card, shade) {
   return found.sort(([, a], [, b]) => Math.abs(b) - Math.abs(a)).slice(0, STRONGEST);
 }
 
+// Words of `cut` ([words, shared]): the shared ones in the class `shared`, the others underlined.
+function marked(cut, shared = "") {
+  return cut.map(([words, same]) => element("span", same ? shared : "other", words));
+}
+
+// A line of the nearest probes: cosine (null: not known), what it is, text.
+function probeLine(cosine, type, cut) {
+  const text = element("div");
+  text.append(...marked(cut));
+  return [element("div", "number", cosine === null ? "" : cosine.toFixed(3)), element("div", "type", type), text];
+}
+
 class Card {
   constructor(root) {
     this.logs = []; // what is not acknowledged, by card; its own is the last
@@ -124,6 +136,7 @@ class Card {
     this.trail = []; // what `back` returns over: {place, kind}
     this.known = new Map(); // place -> card
     this.probes = {};
+    this.others = {};
     this.shown = null;
     this.waits = false; // for a queue that it has asked for: until then nothing is shown, so nothing can be judged
     this.shading = SHADINGS[0];
@@ -151,6 +164,7 @@ class Card {
     if (data.audit !== this.own?.audit || data.auditor !== this.own.auditor) this.begin(data);
     this.acknowledge(data.acknowledged);
     this.probes = { ...this.probes, ...data.probes };
+    this.others = { ...this.others, ...data.others };
     if (data.queue !== this.queue) {
       if (this.waiting) this.transmit(); // the server may be another one, which has not heard of it
       this.queue = data.queue;
@@ -363,16 +377,15 @@ class Card {
     for (const [name, verdict, reason] of card.given) made.push(element("p", "probe", `${name}: ${verdict}${reason && `, ${reason}`}`));
     if (card.nearest.length) {
       const closest = element("p", "probe");
-      for (const [piece, shared] of card.difference) closest.append(element("span", shared ? "shared" : "other", piece));
+      closest.append(...marked(card.difference, "shared"));
       made.push(element("h3", "", "Closest probe: words in common are bold, others underlined"), closest);
       const near = element("div", "near");
-      for (const [id, cosine] of card.nearest) {
-        const [text, twin, type] = this.probes[id] ?? ["", "", ""];
-        const words = element("div", "", text);
-        if (twin) words.append(element("div", "twin", `twin: ${twin}`));
-        near.append(element("div", "number", cosine.toFixed(3)), element("div", "type", type), words);
+      for (const [id, cosine, twinCosine] of card.nearest) {
+        const [text, twin, type] = this.probes[id] ?? [[], [], ""];
+        near.append(...probeLine(cosine, type, text));
+        if (twin.length) near.append(...probeLine(twinCosine, "twin", twin));
       }
-      made.push(element("h3", "", "Nearest probes, with the cosine of their gradients"), near);
+      made.push(element("h3", "", "Nearest probes, with the cosine of their gradients; what a probe and its twin do not share is underlined"), near);
     }
     if (card.contrast !== null) {
       const sign = card.contrast < 0 ? "−" : "+";
@@ -385,8 +398,21 @@ class Card {
       const each = card.checkpoints.map(([name, rank]) => `${name}: ${rank}`).join(" · ");
       made.push(element("h3", "", "Rank at each checkpoint, by mean cosine to the probes"), element("p", "probe", each));
     }
-    if (card.duplicates) made.push(element("p", "probe", `${card.duplicates} other example(s) have the same or nearly the same text.`));
+    const listed = card.copies > card.duplicates.length ? `; the first ${card.duplicates.length}` : "";
+    made.push(...this.table(`Duplicates: ${card.copies} with the same or nearly the same text${listed}`, card.duplicates));
+    made.push(...this.table("Nearest on the map", card.neighbours));
     return made;
+  }
+
+  // Other examples by id: rank, decision, text.
+  table(title, ids) {
+    const known = ids.map((id) => this.others[id]).filter(Boolean);
+    if (!known.length) return [];
+    const made = element("div", "near");
+    for (const [rank, text, decision] of known) {
+      made.append(element("div", "number", `rank ${rank}`), element("div", "type", decision), element("div", "", text));
+    }
+    return [element("h3", "", title), made];
   }
 }
 

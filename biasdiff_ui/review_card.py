@@ -11,7 +11,7 @@ import streamlit as st
 from biasdiff_core.audit import Audit
 from biasdiff_core.errors import BiasDiffError
 from biasdiff_core.review.decisions import ADJUDICATION, DecisionLog
-from biasdiff_ui.auditors import given_records
+from biasdiff_ui.auditors import given_records, seen
 from biasdiff_ui.checkpoints import Ranks
 from biasdiff_ui.decide import PROBLEM, attempt
 from biasdiff_ui.examples import Examples
@@ -23,9 +23,11 @@ from biasdiff_ui.similar import open_similar, similar_button
 from biasdiff_ui.state import auditor
 from biasdiff_ui.token_shading import Shading
 from biasdiff_ui.verdicts import COLOURS, HELP, REASONS, VERDICTS, WORDS, Verdict
+from biasdiff_ui.why import other_records
 
 KEY = "review-card"
 ACKNOWLEDGED = "review-acknowledged"
+NEXT = 20  # cards whose duplicates and neighbours are sent, with their decisions as they stand; the others' follow in time
 FOLDER = Path(__file__).parent
 
 _recording = threading.Lock()  # two tabs of one browser may send the same log at once
@@ -61,6 +63,7 @@ def review_card(desk: Desk, queue: Queue, keys: Keys) -> None:
         }
         for card in window(desk.examples, queue)
     ]
+    ahead = [card for card in cards if queue.place <= card["place"] < queue.place + NEXT]
     data = {
         "audit": _folder(desk),
         "auditor": auditor(),
@@ -70,6 +73,7 @@ def review_card(desk: Desk, queue: Queue, keys: Keys) -> None:
         "length": len(queue.ids),
         "cards": cards,
         "probes": probe_records(desk.examples, cards),
+        "others": other_records(desk.examples, ahead, seen(desk.log, desk.examples)),
         "acknowledged": st.session_state.get(ACKNOWLEDGED, {}),
         "keys": asdict(keys),
         "verdicts": [[v, WORDS[v], COLOURS[v], HELP[v]] for v in VERDICTS],

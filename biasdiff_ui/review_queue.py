@@ -17,7 +17,7 @@ from biasdiff_core.workspace.database import Database
 from biasdiff_core.workspace.preferences import prefer, preference
 from biasdiff_ui.examples import Examples
 from biasdiff_ui.state import auditor
-from biasdiff_ui.why import card_record, evidence
+from biasdiff_ui.why import card_record, evidence, probe_record
 
 Kind = Literal["mixed", "random", "undecided", "not inspected", "assigned", "second review", "disagreements", "selection"]
 KINDS: Mapping[Kind, str] = {
@@ -163,7 +163,7 @@ def _card(examples: Examples, id_: str) -> Mapping[str, Any]:
     return card_record(evidence(examples, id_), len(examples.ids))
 
 
-def probe_records(examples: Examples, cards: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
-    """Text, twin and bias type of every probe that the cards name, by id."""
-    named = {probe for card in cards for probe, _ in card["nearest"]}
-    return {id_: [examples.probes[id_].text, examples.probes[id_].twin, examples.probes[id_].bias_type] for id_ in sorted(named)}
+def probe_records(examples: Examples, cards: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """What the card shows of every probe that the cards name, by id (see `probe_record`)."""
+    named = {probe for card in cards for probe, *_ in card["nearest"]}
+    return {id_: probe_record(examples.probes[id_]) for id_ in sorted(named)}

@@ -9,6 +9,7 @@ from biasdiff_core.errors import DataError
 from biasdiff_ui.auditors import seen
 from biasdiff_ui.auditors_view import news_line
 from biasdiff_ui.boot import require_boot
+from biasdiff_ui.checkpoints import checkpoint_ranks
 from biasdiff_ui.curves import LINES_HELP, cut_size, draw_curves
 from biasdiff_ui.decide import (
     auditor_column,
@@ -129,7 +130,7 @@ with below:
             came_from = {"page": "explore", "query": found.query} if by_search else selection
             if name_is_known():
                 verdict_buttons(log, id_, {**came_from, "rank": rank})
-            draw_evidence(evidence(examples, id_), examples)
+            draw_evidence(evidence(examples, id_), examples, checkpoint_ranks(audit, at.plan))
     st.subheader("Label in bulk")
     if name_is_known():
         bulk_panel(log, table["id"][shown].tolist(), examples.ids[:cut], percent, selection)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from biasdiff_core.workspace.database import database
 from biasdiff_ui import ranking_table
 from biasdiff_ui.decide import PENDING, origin_words
 from biasdiff_ui.estimates import next_words, stop_words
-from biasdiff_ui.examples import Duplicates, Examples
+from biasdiff_ui.examples import Duplicates, Examples, Probe, load_examples
 from biasdiff_ui.explore_map import classes, drawn, map_spec
 from biasdiff_ui.figures import figures_at, style_alarm
 from biasdiff_ui.filters import COPIES, Filter, score_bounds
@@ -34,7 +35,7 @@ from biasdiff_ui.ranking_table import in_order as sorted_rows
 from biasdiff_ui.review_events import Event, Judge, TakeBack, acknowledged_number, fold_events, new_events, read_log, record_steps
 from biasdiff_ui.review_queue import KINDS, in_order, queue_ids
 from biasdiff_ui.verdicts import UNDECIDED
-from biasdiff_ui.why import word_difference
+from biasdiff_ui.why import EXCERPT, evidence, other_records, probe_record, word_difference
 from tests.app_pages import open_page, press
 from tests.reference.filter_slow import passes_slow
 from tests.reference.lasso_slow import inside_polygon_slow
@@ -521,6 +522,43 @@ def test_word_difference_by_hand() -> None:
 @given(st.text(max_size=60), st.text(max_size=60))
 def test_the_pieces_of_a_difference_are_the_probe(text: str, probe: str) -> None:
     assert "".join(piece for piece, _ in word_difference(text, probe)) == probe
+
+
+def test_a_probe_and_its_twin_are_marked_where_they_differ() -> None:
+    text, twin = probe_record(Probe(text="Old men lie.", twin="Young men lie.", bias_type="age"))[:2]
+    assert (text, twin) == ((("Old ", False), ("men lie.", True)), (("Young ", False), ("men lie.", True)))
+    assert probe_record(Probe(text="Old men lie.", twin="", bias_type="age")) == [[["Old men lie.", True]], [], "age"]
+
+
+def test_neighbours_on_the_map_by_hand() -> None:
+    """a, b and c lie at one place, d a step away, e three; f has no place."""
+    places = pd.DataFrame({"x": [0, 0, 0, 1, 3, np.nan], "y": [0, 0, 0, 0, 0, np.nan]})
+    found = unlabelled("abcdef")
+    mapped = replace(found, table=found.table.join(places))
+    assert set(mapped.map_neighbours("a", 2)) == {"b", "c"}
+    assert mapped.map_neighbours("e", 2)[0] == "d"
+    assert set(mapped.map_neighbours("d", 9)) == {"a", "b", "c", "e"}
+    assert mapped.map_neighbours("f", 2) == found.map_neighbours("a", 2) == ()
+
+
+def test_others_come_with_rank_beginning_and_decision(log: DecisionLog) -> None:
+    found = unlabelled("abc")
+    examples = replace(found, table=found.table.assign(text=["short", "x" * (EXCERPT + 1), "not named"]))
+    log.decide("b", "not_biased", "Ana")
+    cards = [{"duplicates": ("a",), "neighbours": ("b", "a")}, {"duplicates": (), "neighbours": ("b",)}]
+    assert other_records(examples, cards, log.current()) == {"a": [1, "short", "undecided"], "b": [2, "x" * EXCERPT + " …", "not biased"]}
+
+
+def test_twins_cosines_are_shown_where_they_are_known(audit: Audit) -> None:
+    examples = load_examples(audit, audit.plan())
+    assert examples is not None
+    first = examples.ids[0]
+    table = pd.read_parquet(audit.artefact("scores").path("top_probes.parquet")).set_index(["id", "place"])
+    known = evidence(examples, first).nearest
+    assert [near.twin_cosine for near in known] == pytest.approx(table["twin_cosine"].loc[first].tolist())
+    older = replace(examples, nearest=examples.nearest.assign(twin_cosine=np.nan))
+    assert [near.twin_cosine for near in evidence(older, first).nearest] == [None] * len(known)
+    assert [near.cosine for near in evidence(older, first).nearest] == [near.cosine for near in known]
 
 
 def test_origin_in_words() -> None:

@@ -250,10 +250,10 @@ def ranks_slow(scores: Mapping[str, float]) -> dict[str, int]:
     return {id_: 1 + sum((-scores[o], o) < (-scores[id_], id_) for o in scores) for id_ in scores}
 
 
-def test_ranks_at_each_checkpoint_are_those_of_its_cosines(audit: Audit, tmp_path: Path) -> None:
+def test_ranks_at_each_checkpoint_are_those_of_its_cosines(audit: Audit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = audit.config
     both = Audit(create_audit(tmp_path / "both", replace(config, name="both", gradients=replace(config.gradients, checkpoints="all"))))
-    Pipeline(both.folder).analyse(until="gradients")
+    Pipeline(both.folder).analyse(until="ranking")
     found = checkpoint_ranks(both, both.plan())
     assert list(found) == ["epoch 1", "epoch 2"]
     types = [probe.bias_type for probe in both.probes()]
@@ -262,3 +262,7 @@ def test_ranks_at_each_checkpoint_are_those_of_its_cosines(audit: Audit, tmp_pat
         weighed = sum(rows.rows[f"cosine:probe:{kind}"] * types.count(kind) / len(types) for kind in sorted(set(types)))
         assert ranks.to_dict() == ranks_slow(dict(zip(rows.ids, weighed, strict=True)))
     assert not found["epoch 1"].sort_index().equals(found["epoch 2"].sort_index())
+    monkeypatch.setenv(WORKSPACE_VARIABLE, str(tmp_path / "both"))
+    app = open_page(both, "explore", link={"rank": "1"})
+    first = both.ranking()["id"].iloc[0]
+    assert f"epoch 1: {found['epoch 1'][first]} · epoch 2: {found['epoch 2'][first]}" in [element.value for element in app.text]

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from biasdiff_core.attribution import search
-from biasdiff_core.attribution.search import nearest_rows, nearest_to_each, refined, similar_rows
+from biasdiff_core.attribution.search import nearest_rows, nearest_to_each, refined, similar_rows, top_probes
 from biasdiff_core.attribution.store import GradientStore
 from biasdiff_core.errors import ArtefactError, ConfigError, DataError
 from tests.stores import unit, vector_store
@@ -55,6 +55,18 @@ def test_the_other_way_round_equals_the_sorted_full_product(store: GradientStore
     expected, expected_numbers = nearest_slow(known, store.vectors()[store.done], k)
     np.testing.assert_allclose(cosines, expected, atol=1e-6)
     assert (numbers == expected_numbers).all()
+
+
+def test_nearest_probes_come_with_the_cosine_to_their_own_twin(store: GradientStore, small_blocks: None, tmp_path: Path) -> None:
+    probes, twins = (vector_store(tmp_path / name, unit(6, seed)) for name, seed in (("probes", 1), ("twins", 2)))
+    found = top_probes(store, probes, 2, twins)
+    row, number = {id_: n for n, id_ in enumerate(store.ids)}, {id_: n for n, id_ in enumerate(probes.ids)}
+    assert len(found) == 2 * (COUNT - len(WITHOUT))
+    for line in found.itertuples():
+        example = store.vectors()[row[line.id]]
+        assert line.cosine == pytest.approx(example @ probes.vectors()[number[line.probe]], abs=1e-6)
+        assert line.twin_cosine == pytest.approx(example @ twins.vectors()[number[line.probe]], abs=1e-6)
+    assert list(top_probes(store, probes, 2).columns) == ["id", "place", "probe", "cosine"]
 
 
 @settings(max_examples=20, deadline=None)

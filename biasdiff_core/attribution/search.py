@@ -58,18 +58,32 @@ def nearest_to_each(store: GradientStore, known: np.ndarray, k: int) -> tuple[np
     return cosines, numbers
 
 
-def top_probes(train: GradientStore, probes: GradientStore, k: int) -> pd.DataFrame:
-    """For every example its k nearest probes, a row each: columns id, place (1 = nearest), probe, cosine."""
+def top_probes(train: GradientStore, probes: GradientStore, k: int, twins: GradientStore | None = None) -> pd.DataFrame:
+    """For every example its k nearest probes, a row each: columns id, place (1 = nearest), probe, cosine.
+
+    With `twins`, of the probes in their order: also twin_cosine, to the twin of that probe.
+    """
     cosines, numbers = nearest_to_each(train, probes.vectors(), k)
     k = numbers.shape[1]
-    return pd.DataFrame(
-        {
-            "id": np.repeat(np.array(train.ids)[train.done], k),
-            "place": np.tile(np.arange(1, k + 1), len(numbers)),
-            "probe": np.array(probes.ids)[numbers.ravel()],
-            "cosine": cosines.ravel(),
-        }
-    )
+    columns = {
+        "id": np.repeat(np.array(train.ids)[train.done], k),
+        "place": np.tile(np.arange(1, k + 1), len(numbers)),
+        "probe": np.array(probes.ids)[numbers.ravel()],
+        "cosine": cosines.ravel(),
+    }
+    if twins is not None:
+        columns["twin_cosine"] = _cosines_at(train, twins.vectors(), numbers).ravel()
+    return pd.DataFrame(columns)
+
+
+def _cosines_at(store: GradientStore, known: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+    """Cosines [rows with a vector, k] of each row that holds one, in order, to those of the vectors `known` at its `numbers`."""
+    parts, start = [], 0
+    for at, block in store.blocks(_block_rows(store.dim, len(known))):
+        found = block[store.done[at]] @ known.T
+        parts.append(np.take_along_axis(found, numbers[start : start + len(found)], 1))
+        start += len(found)
+    return np.concatenate(parts)
 
 
 def similar_rows(store: GradientStore, row: int, k: int, index: Path | None = None) -> tuple[np.ndarray, np.ndarray]:

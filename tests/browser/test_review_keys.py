@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,8 @@ from biasdiff_core.audit import Audit
 from biasdiff_core.review.design import mixed_order
 from biasdiff_core.workspace.audits import install_shipped
 from biasdiff_ui.boot import SHIPPED_AUDITS
+from biasdiff_ui.examples import load_examples
+from biasdiff_ui.why import evidence, word_difference
 from tests.undecided import undecided_audit
 
 pytestmark = pytest.mark.browser
@@ -189,6 +192,30 @@ def test_a_key_leads_to_similar_ones_and_a_button_back(review: Page, undecided: 
     assert held.selection and held.selection["queue"] == f"similar to {ids[1]}"
     review.get_by_role("button", name="Back to the earlier queue").click()
     expect(card).to_have_attribute("data-example", ids[1])
+
+
+def test_the_card_shows_twins_duplicates_and_what_lies_near(watched: Page, serve: Callable[[Path], Server], undecided: Audit) -> None:
+    copied, copy = undecided.ranking()["id"].iloc[[0, 4]]
+    report = undecided.artefact("corpus").path("report.json")
+    report.write_text(json.dumps({**json.loads(report.read_text()), "near_duplicate_groups": [[copied, copy]]}))
+    undecided.log.decide(copy, "unsure", "Ana")
+    examples = load_examples(undecided, undecided.plan())
+    assert examples is not None
+    found = evidence(examples, copied)
+    page = opened(watched, serve, undecided)
+    card = page.get_by_label("Review card")
+    expect(card).to_have_attribute("data-example", copied)
+    near = found.nearest[0]
+    assert near.twin_cosine is not None
+    probes, copies, neighbours = (card.locator(".near").nth(number) for number in range(3))
+    expect(probes.locator("div").nth(0)).to_have_text(f"{near.cosine:.3f}")
+    expect(probes.locator("div").nth(3)).to_have_text(f"{near.twin_cosine:.3f}")
+    expect(probes.locator("div").nth(5)).to_have_text(near.probe.twin)
+    alone = [piece for piece, shared in word_difference(near.probe.text, near.probe.twin) if not shared]
+    assert alone
+    expect(probes.locator("div").nth(5).locator(".other")).to_have_text(alone)
+    expect(copies.locator("div")).to_have_text(["rank 5", "unsure", examples.table["text"].iloc[4]])
+    expect(neighbours.locator(".number")).to_have_text([f"rank {examples.place[id_] + 1}" for id_ in found.neighbours])
 
 
 def test_the_text_is_shaded_by_token_on_a_key(watched: Page, serve: Callable[[Path], Server], undecided: Audit) -> None:
