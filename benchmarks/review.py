@@ -1,6 +1,7 @@
 """Whether the estimates of a review keep what they promise, and what the stop hint saves: simulated reviews with known labels.
 
 python -m benchmarks.review [--reviews 4000] [--dry]
+python -m benchmarks.review --target 0.9 --confidence 0.9     another rule of stopping: its assurance and effort alone
 
 A corpus has 300 to 3,000 examples (log-uniform), 1 to 30 % of them biased (uniform). Its ranking is by a normal score whose mean is
 higher for the biased ones by 0 (useless) to 4 standard deviations (AUROC 0.998). Each review reads the default queue: by rank, some
@@ -23,7 +24,7 @@ from biasdiff_core.evaluation.statistics import Estimate, bootstrap_mean, wilson
 from biasdiff_core.results import MetricResult
 from biasdiff_core.review.design import Review, mixed_order, uniform_order
 from biasdiff_core.review.estimate import biased_left, coverage_at, precision_at, share_found
-from biasdiff_core.review.suggest import NEXT, TARGET, expected_found, next_queue, stop_hint
+from biasdiff_core.review.suggest import NEXT, StopRule, expected_found, next_queue, stop_hint
 
 SIZE = (300, 3_000)
 BIASED = (0.01, 0.30)
@@ -131,16 +132,16 @@ class Stopped:
     left_held: bool
 
 
-def stopped(seed: int, queue: str | None = None) -> Stopped:
-    """One review to the first stop hint. `queue`: the one that is read throughout; None: that which is suggested."""
+def stopped(seed: int, rule: StopRule, queue: str | None = None) -> Stopped:
+    """One review to the first stop hint by the rule. `queue`: the one that is read throughout; None: that which is suggested."""
     of, _ = corpus(seed)
     reading, labels, kind = Reading(of), of.labels, queue or "mixed"
-    while not stop_hint(reading.review()).reached:
+    while not stop_hint(reading.review(), rule).reached:
         if queue is None and len(reading.places) % NEXT == 0:
             kind = next_queue(reading.review())
         reading.read(LOOK, kind)
     review = reading.review()
-    needed = int(np.ceil(TARGET * labels.sum() - TOLERANCE))
+    needed = int(np.ceil(rule.target * labels.sum() - TOLERANCE))
     return Stopped(
         auroc=of.auroc,
         biased=int(labels.sum()),
@@ -163,13 +164,13 @@ def held_rows(reviews: int) -> Iterator[tuple[str, Estimate, int, str]]:
         yield f"review.{name}", wilson(sum(held), len(held)), len(held), unit
 
 
-def stop_rows(reviews: int) -> Iterator[tuple[str, Estimate, int, str]]:
-    """The same of the stop hint: its assurance, and the effort up to it."""
-    with_hint = [stopped(seed) for seed in range(reviews)]
-    at_random = [stopped(seed, "random") for seed in range(reviews)]
+def stop_rows(reviews: int, rule: StopRule) -> Iterator[tuple[str, Estimate, int, str]]:
+    """The same of the stop hint by a rule: its assurance, and the effort up to it."""
+    with_hint = [stopped(seed, rule) for seed in range(reviews)]
+    at_random = [stopped(seed, rule, "random") for seed in range(reviews)]
     for name, runs in (("", with_hint), ("random.", at_random)):
-        enough = sum(run.recall >= TARGET - TOLERANCE for run in runs)
-        unit = f"share of {reviews} simulated reviews that had found 95 % of the biased examples at the first stop hint"
+        enough = sum(run.recall >= rule.target - TOLERANCE for run in runs)
+        unit = f"share of {reviews} simulated reviews that had found {100 * rule.target:g} % of the biased examples at the first stop hint"
         yield f"review.stop.{name}assurance", wilson(enough, reviews), reviews, unit
     held = sum(run.left_held for run in with_hint)
     unit = f"share of {reviews} simulated reviews whose 95 % interval of the number left holds the truth at the first stop hint"
@@ -190,12 +191,17 @@ def stop_rows(reviews: int) -> Iterator[tuple[str, Estimate, int, str]]:
 
 @click.command()
 @click.option("--reviews", type=click.IntRange(min=1), default=4_000, show_default=True)
+@click.option("--target", type=float, default=StopRule.target, show_default=True, help="Share of the biased examples to be found.")
+@click.option("--confidence", type=float, default=StopRule.confidence, show_default=True, help="With which confidence.")
 @dry_option
-def main(reviews: int, dry: bool) -> None:
+def main(reviews: int, target: float, confidence: float, dry: bool) -> None:
     """Record how often the intervals hold, whether the stop hint keeps its assurance, and how much reading it saves."""
-    for rows in (held_rows(reviews), stop_rows(reviews)):
+    rule = StopRule(target=target, confidence=confidence)
+    default = rule == StopRule()  # the intervals know no rule, and the rows of the default are named as they always were
+    suffix = "" if default else f".{100 * target:g}-{100 * confidence:g}"
+    for rows in (*([held_rows(reviews)] if default else []), stop_rows(reviews, rule)):
         for metric, shown, n, unit in rows:
-            record(metric, shown.value, low=shown.low, high=shown.high, n=n, unit=unit, model="none", dry=dry)
+            record(f"{metric}{suffix}", shown.value, low=shown.low, high=shown.high, n=n, unit=unit, model="none", dry=dry)
 
 
 if __name__ == "__main__":

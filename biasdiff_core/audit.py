@@ -34,8 +34,8 @@ from biasdiff_core.plan import Plan, plan, removals, repair_plan, require_done, 
 from biasdiff_core.probe_report import ProbeQuality
 from biasdiff_core.report import COMPARISON_FILE, HTML_FILE, MARKDOWN_FILE, NOT_VARIANTS
 from biasdiff_core.results import Comparison, MetricResult, ProgressCallback, no_progress
-from biasdiff_core.review.decisions import Action, DecisionLog, Verdict
-from biasdiff_core.review.removal import freeze, load_removal, removal_set, replay
+from biasdiff_core.review.decisions import Action, DecisionLog, Verdict, regarded_head
+from biasdiff_core.review.removal import RemovalSet, Selected, freeze, load_removal, removal_set, replay
 from biasdiff_core.review.simulate import decide_from_labels
 from biasdiff_core.workspace.artefacts import Artefact, open_artefact
 from biasdiff_core.workspace.audits import AuditFolder, create_audit, default_workspace, find_audit
@@ -244,22 +244,34 @@ class Audit:
         chosen = ids[: selected_count(len(ids), percent)]
         return self.log.decide_many(chosen, verdict, auditor, reason, {"top_percent": percent})
 
-    def freeze(self, policy: RemovalConfig | None = None) -> Artefact:
-        """Freeze the removal set that follows from the decisions as they stand. Raises ReviewError when it is empty."""
-        config = policy or self.config.removal
-        ranking = self.artefact("ranking")
-        ids = pd.read_parquet(ranking.path("ranking.parquet"))["id"].tolist()
-        removal = removal_set(config, ids, self.log.current(), self.log.head()[1])
-        return freeze(self.folder.path, config, removal, ranking.key, self.log)
+    def removal_set(self, policy: RemovalConfig | None = None, selected: Selected | None = None) -> RemovalSet:
+        """The removal set that follows from the decisions as they stand. `selected`: for the policy `filter`. Raises ReviewError."""
+        ids = pd.read_parquet(self.artefact("ranking").path("ranking.parquet"), columns=["id"])["id"].tolist()
+        return removal_set(policy or self.config.removal, ids, self.log.current(), regarded_head(self.log.actions()), selected)
+
+    def freeze(self, policy: RemovalConfig | None = None, selected: Selected | None = None, *, auditor: str = "") -> Artefact:
+        """Freeze the same; `auditor`: who does, for the record. Raises ReviewError when it is empty."""
+        removal = self.removal_set(policy, selected)
+        return freeze(self.folder.path, policy or self.config.removal, removal, self.artefact("ranking").key, self.log, auditor)
+
+    def frozen(self, key: str) -> Artefact:
+        """The frozen removal set of this key, of the present ranking. Raises ReviewError when there is none."""
+        found = next((one for one in removals(self.folder) if one.key == key), None)
+        if found is None:
+            raise ReviewError(f"{self.folder.id} has no frozen removal set {key}.", "See the page Mitigate, or name a policy.")
+        return found
 
     def mitigate(
-        self, methods: Sequence[Method] = ("retrain", "npo"), policy: RemovalConfig | None = None, progress: ProgressCallback = no_progress
+        self,
+        methods: Sequence[Method] = ("retrain", "npo"),
+        removal: RemovalConfig | Artefact | None = None,
+        progress: ProgressCallback = no_progress,
     ) -> Comparison:
-        """Freeze the removal set, carry out each method on it, evaluate, and write the report."""
+        """Carry out each method on the removal set, evaluate, and write the report. `removal`: a frozen set, or how to freeze one."""
         from biasdiff_core.pipeline import Pipeline
 
-        removal = self.freeze(policy)
-        Pipeline(self.folder, progress).mitigate(removal, methods)
+        frozen = removal if isinstance(removal, Artefact) else self.freeze(removal)
+        Pipeline(self.folder, progress).mitigate(frozen, methods)
         return self.compare()
 
     def reports(self) -> list[Artefact]:

@@ -24,10 +24,12 @@ from biasdiff_core.cli_probes import probes
 from biasdiff_core.comparison import BASE, ORIGIN
 from biasdiff_core.config import METHODS, RemovalConfig
 from biasdiff_core.config.file import load, parse
-from biasdiff_core.config.mitigation import Method
+from biasdiff_core.config.mitigation import POLICIES, Method
 from biasdiff_core.config.presets import PRESETS, demo
 from biasdiff_core.corpus.export import safe_cell
 from biasdiff_core.gate import parse_condition, reasons_to_fail
+from biasdiff_core.review.history import history
+from biasdiff_core.review.removal import Selected
 from biasdiff_core.workspace.artefacts import manifests
 from biasdiff_core.workspace.audits import WORKSPACE_VARIABLE, default_workspace, list_audits
 from biasdiff_core.workspace.database import database
@@ -175,7 +177,7 @@ def search(audit: str, sentence: str | None, like: str | None, k: int, probes: b
 
 @main.group()
 def decide() -> None:
-    """Record, import and export decisions."""
+    """Record, take back, import and export decisions."""
 
 
 @decide.command("one")
@@ -215,6 +217,38 @@ def decide_import(audit: str, file: Path, auditor: str) -> None:
     click.echo(f"action {action.number} recorded: {action.count} examples")
 
 
+@decide.command("history")
+@audit_argument
+@json_option
+@command
+def decide_history(audit: str, as_json: bool) -> None:
+    """Print every action, newest first: who did what, when, from which filter, and whether it holds."""
+    rows = [
+        {
+            "action": entry.action.number,
+            "when": entry.action.created,
+            "who": entry.action.auditor,
+            "what": entry.what,
+            "from": entry.origin,
+            "state": entry.state,
+        }
+        for entry in history(Audit.open(audit).log)
+    ]
+    print_rows(rows, as_json)
+
+
+@decide.command("undo")
+@audit_argument
+@click.argument("action", type=int, required=False)
+@click.option("--auditor", required=True, help="Who takes it back.")
+@command
+def decide_undo(audit: str, action: int | None, auditor: str) -> None:
+    """Take back the ACTION of this number (default: the auditor's own last one); undoing an undo restores."""
+    log = Audit.open(audit).log
+    undo = log.undo(auditor, None if action is None else log.action(action).action_id)
+    click.echo(f"action {undo.number} recorded: {history(log)[0].what}")
+
+
 @decide.command("export")
 @audit_argument
 @click.argument("file", type=click.Path(path_type=Path))
@@ -227,16 +261,35 @@ def decide_export(audit: str, file: Path) -> None:
 @main.command()
 @audit_argument
 @click.option("--method", "methods", type=click.Choice(METHODS), multiple=True, help="May be repeated (default: those of audit.yaml).")
-@click.option("--policy", type=click.Choice(["confirmed", "top_percent"]), help="Which examples to remove (default: that of audit.yaml).")
+@click.option("--policy", type=click.Choice(POLICIES), help="Which examples to remove (default: that of audit.yaml).")
 @click.option("--percent", type=float, help="Selection percentage of top_percent.")
+@click.option("--ids", type=click.Path(path_type=Path, exists=True), help="File of the examples selected, for filter: one id a line.")
+@click.option("--auditor", default="", help="Who freezes the set, for the record.")
+@click.option("--removal", help="Key of a set that is frozen already, in place of a policy.")
 @command
-def mitigate(audit: str, methods: tuple[Method, ...], policy: str | None, percent: float | None) -> None:
+def mitigate(
+    audit: str,
+    methods: tuple[Method, ...],
+    policy: str | None,
+    percent: float | None,
+    ids: Path | None,
+    auditor: str,
+    removal: str | None,
+) -> None:
     """Freeze the removal set, retrain or unlearn, evaluate, and write the report."""
+    if removal and (policy or percent or ids or auditor):
+        raise click.UsageError("--removal names a frozen set: give no policy, percent, ids or auditor with it.")
+    if (policy == "filter") != (ids is not None):
+        raise click.UsageError("--ids belongs to --policy filter, which needs it.")
     opened = Audit.open(audit)
-    default = opened.config.removal
-    removal = parse(RemovalConfig, {"policy": policy or default.policy, "percent": default.percent if percent is None else percent})
+    if removal:
+        frozen = opened.frozen(removal)
+    else:
+        default = opened.config.removal
+        config = parse(RemovalConfig, {"policy": policy or default.policy, "percent": default.percent if percent is None else percent})
+        frozen = opened.freeze(config, Selected.read(ids) if ids else None, auditor=auditor)
     with shown_progress(opened) as progress:
-        opened.mitigate(methods or opened.config.mitigation.methods, removal, progress)
+        opened.mitigate(methods or opened.config.mitigation.methods, frozen, progress)
     _print_comparison(opened)
 
 

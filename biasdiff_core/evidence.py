@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,7 +22,7 @@ from biasdiff_core.attribution.influence import CheckpointStores
 from biasdiff_core.attribution.nearness import NEARNESS_FILE, SETTINGS, nearness
 from biasdiff_core.attribution.ranking import selected_count
 from biasdiff_core.config import AuditConfig, CorpusConfig, EvaluationConfig, ProbeConfig
-from biasdiff_core.config.mitigation import UNLEARNINGS, Method, RemovalConfig
+from biasdiff_core.config.mitigation import UNLEARNINGS, Method
 from biasdiff_core.corpus.card import card_path, read_card
 from biasdiff_core.corpus.lexicon import Mentions, lexicon_path, mentions, read_lexicon
 from biasdiff_core.corpus.probes import read_probes
@@ -35,9 +35,12 @@ from biasdiff_core.naming import variant_name
 from biasdiff_core.probe_report import ProbeQuality, probe_quality
 from biasdiff_core.results import MetricResult, ProgressCallback, no_progress
 from biasdiff_core.review.agreement import Agreement, agreement
-from biasdiff_core.review.decisions import Action, Decision, fold, fold_by_auditor, fold_first, in_effect, read_links
+from biasdiff_core.review.chain import Link
+from biasdiff_core.review.decisions import Decision, fold, fold_by_auditor, fold_first, read_links, undone_by
 from biasdiff_core.review.design import review_so_far
 from biasdiff_core.review.estimate import biased_left, coverage_at, precision_at, share_found
+from biasdiff_core.review.removal import RemovalSet
+from biasdiff_core.review.stop_rule import chosen
 from biasdiff_core.workspace.artefacts import MANIFEST, Artefact, digest_file, manifests, open_artefact, stage_key
 from biasdiff_core.workspace.audits import AuditFolder
 
@@ -159,12 +162,14 @@ class Judge:
 class Decided:
     """The decisions as they were frozen with a removal set.
 
-    `undone`: actions that were taken back. `agreement`: over all examples, then by bias type of the nearest probe. `estimates`: of the
+    `links`: the log itself, oldest first; `undone`: ids of the actions that were taken back. `rule`: what was to be found, in words.
+    `agreement`: over all examples, then by bias type of the nearest probe. `estimates`: of the
     whole ranking, from the inspected decisions; `cut`: ranks that precision and coverage are of, the first `percent` % of `ranked`.
     """
 
-    actions: int
-    undone: int
+    links: Sequence[Link]
+    undone: Collection[str]
+    rule: str
     judges: tuple[Judge, ...]
     agreement: tuple[Agreement, ...]
     estimates: tuple[MetricResult, ...]
@@ -181,13 +186,15 @@ class Decided:
 def frozen_decisions(removal: Artefact, ranking: Artefact, bias_types: Mapping[str, str], percent: float) -> Decided:
     """What was decided, by whom, how far they agree and what it says of the ranking. `bias_types`: by id, where known."""
     lines = removal.path("decisions.jsonl").read_text(encoding="utf8").split("\n")
-    actions, decisions = read_links(json.loads(line) for line in lines if line)
+    links = [json.loads(line) for line in lines if line]
+    actions, decisions = read_links(links)
     ids = pd.read_parquet(ranking.path("ranking.parquet"), columns=["id"])["id"].tolist()
     current, cut = fold(actions, decisions), selected_count(len(ids), percent)
     review = review_so_far(ids, current, fold_first(actions, decisions))
     return Decided(
-        actions=len(actions),
-        undone=_undone(actions),
+        links=links,
+        undone=undone_by(actions).keys(),
+        rule=chosen(actions).words(),
         judges=tuple(_judges(current.values())),
         agreement=tuple(agreement(fold_by_auditor(actions, decisions), bias_types)),
         estimates=(precision_at(review, cut), coverage_at(review, cut), share_found(review), biased_left(review)),
@@ -195,11 +202,6 @@ def frozen_decisions(removal: Artefact, ranking: Artefact, bias_types: Mapping[s
         percent=percent,
         ranked=len(ids),
     )
-
-
-def _undone(actions: Sequence[Action]) -> int:
-    standing = in_effect(actions)
-    return sum(action.action_id not in standing for action in actions)
 
 
 def _judges(current: Iterable[Decision]) -> list[Judge]:
@@ -232,7 +234,7 @@ def nearest_types(top_probes: pd.DataFrame, probes: pd.DataFrame) -> pd.Series:
 # --- method and digests -----------------------------------------------------------------------------------------------
 
 
-def settings_in_words(config: AuditConfig, methods: Sequence[Method], policy: RemovalConfig) -> dict[str, str]:
+def settings_in_words(config: AuditConfig, methods: Sequence[Method], removal: RemovalSet) -> dict[str, str]:
     """How the audit was made, a choice a line; `audit.yaml` has them all."""
     lora, training, gradients, pairs = config.lora, config.warmup.training, config.gradients, config.evaluation.crows_pairs
     schedule = f"{training.epochs} epochs, learning rate {training.learning_rate:g}, {training.batch_size} examples a step, AdamW"
@@ -247,9 +249,7 @@ def settings_in_words(config: AuditConfig, methods: Sequence[Method], policy: Re
         f"projected to {gradients.proj_dim}, seed {gradients.sketch_seed}",
         "Influence": f"{config.scores.kind} cosine to the probes, "
         + ("in the full gradient space" if config.scores.source == "exact" else "of the projected vectors"),
-        "Removal": "what was confirmed as biased"
-        if policy.policy == "confirmed"
-        else f"top {policy.percent:g} % of the ranking, less the false positives",
+        "Removal": removal.policy_words(),
     }
     for method in methods:
         found[f"Method: {variant_name(method)}"] = _method(config, method, schedule)

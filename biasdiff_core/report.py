@@ -35,10 +35,12 @@ from biasdiff_core.evidence import (
     settings_in_words,
     stands_on,
 )
+from biasdiff_core.guide import guides
 from biasdiff_core.naming import metric_group, metric_label, variant_name
 from biasdiff_core.probe_report import ProbeQuality
 from biasdiff_core.results import Comparison, MetricResult, PairedTest
 from biasdiff_core.review.decisions import VERDICTS
+from biasdiff_core.review.history import origin_words
 from biasdiff_core.review.removal import RemovalSet, load_removal
 from biasdiff_core.workspace.artefacts import open_artefact, write_atomic
 from biasdiff_core.workspace.audits import AuditFolder
@@ -168,7 +170,7 @@ def _environment(name: str) -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {"variant": variant_name, "label": metric_label, "figure": figure_text, "measured": measured_text}
-    environment.filters |= {"difference": difference_text, "quoted": _quoted, "plain": plain, "counts": counts_text}
+    environment.filters |= {"difference": difference_text, "quoted": _quoted, "plain": plain, "counts": counts_text, "origin": origin_words}
     return environment
 
 
@@ -212,13 +214,15 @@ def _facts(audit: AuditFolder, inputs: Mapping[str, str], comparison: Comparison
     bias_types = {str(id_): str(kind) for id_, kind in nearest_types(top, kinds).dropna().items()}
     decided = frozen_decisions(removal, ranking, bias_types, policy.percent)
     quality = quality_of(audit, corpus=corpus, probes=probes, gradients=latest["gradients"], evaluation=latest["evaluation"].inputs)
+    figures = [name for rows in comparison.metrics.values() for name in rows]
+    figures += [metric.name for metric in (*quality.metrics, *decided.estimates)] + [record["name"] for record in detection]
     read = corpus.read_json("report.json")
     inexact = latest["gradients"].facts.get("self_check", {}).get("warning", "")
     return {
         "audit": audit,
         "config": audit.config,
         "settings": dump(audit.config),
-        "choices": settings_in_words(audit.config, methods, policy),
+        "choices": settings_in_words(audit.config, methods, frozen),
         "comparison": comparison,
         "headline": headline(comparison),
         "sections": sections(comparison),
@@ -230,6 +234,8 @@ def _facts(audit: AuditFolder, inputs: Mapping[str, str], comparison: Comparison
         "removal": frozen,
         "removal_key": removal.key,
         "decided": decided,
+        "numbers": {link["action_id"]: link["number"] for link in decided.links},
+        "guides": guides(figures),
         "verdicts": VERDICTS,
         "corpus": read,
         "card": or_error(lambda: corpus_card(audit.config.corpus.path, read["digest"])),
@@ -292,5 +298,6 @@ def commands(audit: AuditFolder, policy: RemovalConfig, methods: Sequence[str]) 
     found = ["biasdiff run audit.yaml --decisions decisions.jsonl"]
     if set(methods) != set(config.mitigation.methods) or policy != config.removal:
         options = "".join(f" --method {method}" for method in methods)
-        found.append(f"biasdiff mitigate {audit.id} --policy {policy.policy} --percent {policy.percent:g}{options}")
+        what = "--ids ids.json" if policy.policy == "filter" else f"--percent {policy.percent:g}"
+        found.append(f"biasdiff mitigate {audit.id} --policy {policy.policy} {what}{options}")
     return [*found, f"biasdiff verify {audit.id}"]

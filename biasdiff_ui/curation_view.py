@@ -20,11 +20,12 @@ from biasdiff_core.corpus.examples import Probe
 from biasdiff_core.corpus.probes import DEMO_FILE
 from biasdiff_core.corpus.sources import DEMO
 from biasdiff_core.review.curation import STATES, CuratedPair, Curation, State, counts_by_type, kept_by_type, queue, read_pairs
+from biasdiff_core.review.decisions import last_of
 from biasdiff_core.workspace.audits import default_workspace
 from biasdiff_core.workspace.database import database
 from biasdiff_ui.corpus_build import store, use_in_new_audit
 from biasdiff_ui.data_source import choose_probe_columns, choose_source, columns_of, stamp
-from biasdiff_ui.decide import attempt, last_own_action, name_is_known, show_outcome
+from biasdiff_ui.decide import attempt, name_is_known, show_outcome
 from biasdiff_ui.format import count, moment
 from biasdiff_ui.notices import errors_shown, plain
 from biasdiff_ui.state import auditor
@@ -218,7 +219,7 @@ def _save(found: Curation, pair: Probe) -> None:
 
 def _undo_button(found: Curation) -> None:
     """Take back this auditor's last decision; its pair is shown next."""
-    last = last_own_action(found.log.actions(), auditor())
+    last = last_of(found.log.actions(), auditor())
     _key_button(f"Undo action {last.number}" if last else "Nothing to undo", UNDO, _undo, found, disabled=last is None)
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,16 +13,21 @@ import streamlit as st
 
 from biasdiff_core.audit import Audit
 from biasdiff_core.errors import BiasDiffError
-from biasdiff_core.review.decisions import Action, Decision, DecisionLog, in_effect
+from biasdiff_core.review.decisions import Action, Decision, DecisionLog, last_of
+from biasdiff_core.review.history import Entry, history
+from biasdiff_core.review.removal import Selected
 from biasdiff_core.workspace.database import database
+from biasdiff_ui.auditors import seen
 from biasdiff_ui.examples import Examples
 from biasdiff_ui.format import count, moment
-from biasdiff_ui.notices import show_error
+from biasdiff_ui.notices import plain, show_error
+from biasdiff_ui.ranking_table import COLUMNS
 from biasdiff_ui.state import auditor
 from biasdiff_ui.verdicts import HELP, UNDECIDED, VERDICTS, WORDS, Verdict
 
-NOTICE, PROBLEM, PENDING = "decide-notice", "decide-problem", "decide-pending"
-HISTORY = 30
+NOTICE, PROBLEM, PENDING, SHOWN = "decide-notice", "decide-problem", "decide-pending", "explore-shown"
+HISTORY = 30  # actions on a page
+PREVIEW = 5  # examples shown before a bulk act
 
 
 def decision_log(audit: Audit, examples: Examples) -> DecisionLog:
@@ -54,8 +60,17 @@ def _column(examples: Examples, decisions: Mapping[str, Decision], field: str, v
     return pd.Series(pd.Categorical.from_codes(codes, list(values)), index=examples.table.index)
 
 
-def attempt(act: Callable[[], str]) -> None:
-    """Carry out a callback's work; its sentence, or what went wrong, is shown on the next drawing (`show_outcome`)."""
+@dataclass(frozen=True, kw_only=True)
+class Notice:
+    """What a callback has recorded in a log, said in words; it stays until it is dismissed, undone or followed by another."""
+
+    words: str
+    log: DecisionLog
+    action: Action
+
+
+def attempt(act: Callable[[], str | Notice]) -> None:
+    """Carry out a callback's work; what it says, or what went wrong, is shown on the next drawing (`show_outcome`)."""
     try:
         st.session_state[NOTICE] = act()
     except BiasDiffError as error:
@@ -66,8 +81,20 @@ def show_outcome() -> None:
     """Show what the last callback did."""
     if problem := st.session_state.pop(PROBLEM, None):
         show_error(problem)
-    if notice := st.session_state.pop(NOTICE, None):
+    notice = st.session_state.get(NOTICE)
+    if isinstance(notice, Notice):
+        _notice_bar(notice)
+    elif notice := st.session_state.pop(NOTICE, None):
         st.toast(notice)
+
+
+def _notice_bar(notice: Notice) -> None:
+    """The words with their undo, bound to the action. Not a toast: that holds no button."""
+    with st.container(key="notice", horizontal=True, vertical_alignment="center", border=True, width="content"):
+        st.markdown(plain(notice.words), width="content")
+        label = "Restore" if notice.action.kind == "undo" else "Undo"
+        st.button(label, key="notice-undo", type="primary", on_click=_undo, args=(notice.log, notice.action))
+        st.button("Dismiss", key="notice-close", on_click=st.session_state.pop, args=(NOTICE, None))
 
 
 def name_is_known() -> bool:
@@ -81,9 +108,9 @@ def name_is_known() -> bool:
 def record_one(log: DecisionLog, id_: str, verdict: Verdict, reason: str, selection: Mapping[str, Any]) -> None:
     """One inspected decision (callback)."""
 
-    def act() -> str:
-        log.decide(id_, verdict, auditor(), reason, selection)
-        return f"Recorded: {WORDS[verdict]}."
+    def act() -> Notice:
+        action = log.decide(id_, verdict, auditor(), reason, selection)
+        return Notice(words=f"Recorded: {WORDS[verdict]}.", log=log, action=action)
 
     attempt(act)
 
@@ -101,8 +128,10 @@ def verdict_buttons(log: DecisionLog, id_: str, selection: Mapping[str, Any], re
             )
 
 
-def bulk_panel(log: DecisionLog, shown: Sequence[str], top: Sequence[str], percent: float, selection: Mapping[str, Any]) -> None:
-    """Label all that is shown, or the top of the ranking, with one verdict, after a second look at the count.
+def bulk_panel(
+    log: DecisionLog, examples: Examples, shown: Sequence[str], top: Sequence[str], percent: float, selection: Mapping[str, Any]
+) -> None:
+    """Label all that is shown, or the top of the ranking, with one verdict, after a second look at what that is.
 
     `shown`: ids under filter and lasso; `top`: ids within the cut; `selection`: what filter and lasso say.
     """
@@ -110,6 +139,7 @@ def bulk_panel(log: DecisionLog, shown: Sequence[str], top: Sequence[str], perce
         f"Shown now (filter and lasso): {len(shown):,}": (shown, selection),
         f"Top {percent:g} % of the ranking: {len(top):,}": (top, {"page": "explore", "top_percent": percent}),
     }
+    st.session_state[SHOWN] = (log.audit_id, Selected(ids=tuple(shown), selection=dict(selection)))
     st.caption("A bulk act: its examples count as **not inspected**, and never enter the estimates.")
     with st.container(horizontal=True, vertical_alignment="bottom"):
         target = st.radio("Which examples", list(targets), key="bulk-target")
@@ -125,113 +155,137 @@ def bulk_panel(log: DecisionLog, shown: Sequence[str], top: Sequence[str], perce
         )
     pending = st.session_state.get(PENDING)
     if pending and pending["audit"] == log.audit_id:
-        _confirm(log, pending)
+        _confirm(log, examples, pending)
+
+
+def selected_on_explore(audit_id: str) -> Selected | None:
+    """What Explore last showed of this audit in this session; None where no filter or lasso chose it."""
+    of, selected = st.session_state.get(SHOWN, ("", None))
+    chosen = of == audit_id and (selected.selection.get("filter") or selected.selection.get("lasso"))
+    return selected if chosen else None
 
 
 def _ask(pending: dict[str, Any]) -> None:
     st.session_state[PENDING] = pending
 
 
-def _confirm(log: DecisionLog, pending: Mapping[str, Any]) -> None:
-    words = WORDS[pending["verdict"]]
-    over = len(log.current().keys() & set(pending["ids"]))
-    replaced = f" {over:,} of them have a decision, which this one replaces." if over else ""
-    st.warning(f"Label {len(pending['ids']):,} examples as {words}, without having inspected them one by one?{replaced}")
+def _confirm(log: DecisionLog, examples: Examples, pending: Mapping[str, Any]) -> None:
+    words, ids = WORDS[pending["verdict"]], pending["ids"]
+    rows = examples.table.iloc[[examples.place[id_] for id_ in ids]]
+    st.warning(f"Label {count(len(ids), 'example')} as {words}, without having inspected them one by one?")
+    st.markdown(plain(f"Bias types: {counted(rows['bias_type'])}."))
+    for line in replaced_words(ids, log.current(), seen(log, examples)):
+        st.markdown(line)
+    first = rows.head(PREVIEW)[["rank", "text", "bias_type"]].rename(columns={"bias_type": "bias type"})
+    st.dataframe(first, hide_index=True, column_config=COLUMNS, alt="The first of them")
+    st.caption(f"The first {len(first):,} of {len(ids):,}." if len(first) < len(ids) else "All of them.")
     with st.container(horizontal=True):
-        st.button(f"Yes, label {len(pending['ids']):,} as {words}", key="bulk-yes", type="primary", on_click=_bulk, args=(log, pending))
+        st.button(f"Yes, label {len(ids):,} as {words}", key="bulk-yes", type="primary", on_click=_bulk, args=(log, pending))
         st.button("Cancel", key="bulk-no", on_click=st.session_state.pop, args=(PENDING, None))
+
+
+def counted(values: Iterable[str]) -> str:
+    """`12 age, 5 gender`, the most frequent first."""
+    return ", ".join(f"{number:,} {value}" for value, number in Counter(values).most_common())
+
+
+def replaced_words(ids: Collection[str], current: Mapping[str, Decision], visible: Mapping[str, Decision]) -> list[str]:
+    """Which verdicts a bulk act would replace, inspected ones named apart. `visible`: those that this auditor may see already."""
+    held = [current[id_] for id_ in ids if id_ in current]
+    shown = [decision for decision in held if decision.example_id in visible]
+    parts = (
+        ("Replaces {} given **one by one**: {}.", [WORDS[decision.verdict] for decision in shown if decision.inspected]),
+        ("Replaces {} given in bulk: {}.", [WORDS[decision.verdict] for decision in shown if not decision.inspected]),
+    )
+    lines = [line.format(count(len(verdicts), "verdict"), counted(verdicts)) for line, verdicts in parts if verdicts]
+    hidden = len(held) - len(shown)
+    return lines + ([f"Replaces {count(hidden, 'verdict')} of others that you see after your own review of these."] if hidden else [])
 
 
 def _bulk(log: DecisionLog, pending: Mapping[str, Any]) -> None:
     st.session_state.pop(PENDING, None)
 
-    def act() -> str:
-        log.decide_many(pending["ids"], pending["verdict"], auditor(), pending["reason"], pending["selection"])
-        return f"{len(pending['ids']):,} examples labelled as {WORDS[pending['verdict']]}. Undo takes all of it back."
+    def act() -> Notice:
+        action = log.decide_many(pending["ids"], pending["verdict"], auditor(), pending["reason"], pending["selection"])
+        return Notice(words=f"{count(action.count, 'example')} labelled as {WORDS[pending['verdict']]}.", log=log, action=action)
 
     attempt(act)
 
 
-def last_own_action(actions: Sequence[Action], name: str) -> Action | None:
-    """The newest action of this auditor that stands and is no undo."""
-    standing = in_effect(actions)
-    own = (a for a in reversed(actions) if a.auditor == name and a.kind != "undo" and a.action_id in standing)
-    return next(own, None)
-
-
 def undo_button(log: DecisionLog, actions: Sequence[Action]) -> None:
     """Take back the last action of this auditor; the button says which."""
-    last = last_own_action(actions, auditor())
+    last = last_of(actions, auditor())
     label = f"Undo action {last.number} ({count(last.count, 'decision')})" if last else "Nothing to undo"
     st.button(label, key="undo", disabled=last is None, on_click=_undo, args=(log, last))
 
 
 def _undo(log: DecisionLog, action: Action) -> None:
-    def act() -> str:
-        log.undo(auditor(), action.action_id)
-        return f"Action {action.number} is undone."
+    """Take an action back, or with an undo what it took back (callback)."""
+
+    def act() -> Notice:
+        undo = log.undo(auditor(), action.action_id)
+        return Notice(words=f"{history(log)[0].what.capitalize()}.", log=log, action=undo)
 
     attempt(act)
 
 
 def history_panel(log: DecisionLog, actions: Sequence[Action]) -> None:
-    """Who did what, when, from which filter; newest first. Read only while it is open."""
+    """Who did what, when, from which filter; newest first, a page at a time. Read only while it is open."""
     panel = st.expander(f"History: {count(len(actions), 'action')}", key="history", on_change="rerun")
     if panel.open and actions:
-        rows = history_rows(log.audit_id, log.head()[1], actions[-HISTORY:], log)
-        panel.dataframe(rows, hide_index=True, alt="The latest actions, newest first")
+        with panel:
+            _history_pages(log)
+
+
+def _history_pages(log: DecisionLog) -> None:
+    head = log.head()[1]
+    entries = _history(log.audit_id, head, log)
+    pages = -(-len(entries) // HISTORY)
+    page = st.pagination(pages, key="history-page") if pages > 1 else 1
+    shown = entries[(page - 1) * HISTORY : page * HISTORY]
+    # The state of the log stands in the key: what is selected is a place in the table, and a new action moves all rows.
+    event = st.dataframe(
+        history_rows(shown),
+        hide_index=True,
+        key=f"history-{head[:8]}-{page}",
+        on_select="rerun",
+        selection_mode="single-row",
+        alt=f"Actions, newest first, page {page} of {pages}",
+    )
+    chosen = event["selection"]["rows"]
+    if chosen:
+        _take_back(log, shown[chosen[0]])
+    else:
+        st.caption("Select a row to undo that action, or to restore it. Nothing is ever deleted: an undo is an action of its own.")
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)
-def history_rows(audit_id: str, head: str, _actions: Sequence[Action], _log: DecisionLog) -> pd.DataFrame:
-    """Columns action, when, who, what, from, state; newest first. `head`: hash of the log's last action."""
-    numbers = {action.action_id: action.number for action in _log.actions()}
-    standing = in_effect(_log.actions())
-    links = {link["action_id"]: link for link in _log.links(after=_actions[0].number - 1)}
+def _history(audit_id: str, head: str, _log: DecisionLog) -> list[Entry]:
+    return history(_log)
+
+
+def history_rows(entries: Sequence[Entry]) -> pd.DataFrame:
+    """Columns action, when, who, what, from, state."""
     rows = [
         {
-            "action": action.number,
-            "when": moment(action.created),
-            "who": action.auditor,
-            "what": _what(action, links[action.action_id]["decisions"], numbers),
-            "from": origin_words(action.selection),
-            "state": "holds" if action.action_id in standing else "undone",
+            "action": entry.action.number,
+            "when": moment(entry.action.created),
+            "who": entry.action.auditor,
+            "what": entry.what,
+            "from": entry.origin,
+            "state": entry.state,
         }
-        for action in reversed(_actions)
+        for entry in entries
     ]
     return pd.DataFrame(rows)
 
 
-def _what(action: Action, decisions: Sequence[Mapping[str, Any]], numbers: Mapping[str, int]) -> str:
-    if action.undoes:
-        return f"undid action {numbers[action.undoes]}"
-    if action.kind == "assign":
-        return "assigned the examples"
-    counts = Counter(WORDS[row["verdict"]] for row in decisions)
-    kind = {"bulk": ", in bulk", "import": ", imported"}.get(action.kind, "")
-    return ", ".join(f"{number} {word}" for word, number in counts.items()) + kind
-
-
-def origin_words(selection: Mapping[str, Any] | None) -> str:
-    """What a decision came from, in words."""
-    if not selection:
-        return ""
-    parts = []
-    for name, value in selection.items():
-        if name == "filter":
-            parts += [f"{key.replace('_', ' ')}: {', '.join(map(str, v)) if isinstance(v, list) else v}" for key, v in value.items()]
-        elif name == "lasso":
-            parts.append(f"lasso of {count(len(value), 'area')}")
-        elif name == "query":
-            parts.append(f"search: “{value}”")
-        elif name == "top_percent":
-            parts.append(f"top {value:g} %")
-        elif name == "assignment":
-            parts.append(f"{', '.join(value['auditors'])} · overlap {value['overlap']:g} %")
-        elif name in ("page", "queue", "rank", "imported"):
-            parts.append(str(value) if name == "page" else f"{name} {value}")
-        elif name == "drawn":
-            parts.append(f"{len(value):,} at random")
-        elif name == "simulated":
-            parts.append("simulated")
-    return " · ".join(parts)
+def _take_back(log: DecisionLog, entry: Entry) -> None:
+    """The selected action and its button, bound to it."""
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.markdown(plain(f"Action {entry.action.number} of {entry.action.auditor}: {entry.what}; {entry.state}."))
+        if entry.action.kind == "freeze":
+            st.caption("A frozen set stays as it is; freeze another one.")
+        else:
+            label = "Undo this" if entry.holds else "Restore"
+            st.button(label, key="history-undo", disabled=not auditor(), on_click=_undo, args=(log, entry.undo))

@@ -9,6 +9,7 @@ import pandas as pd
 import streamlit as st
 
 from biasdiff_core.evaluation.statistics import wilson
+from biasdiff_core.guide import guide_of
 from biasdiff_core.results import MetricResult
 from biasdiff_core.review.decisions import Decision
 from biasdiff_core.review.design import Review
@@ -23,27 +24,38 @@ def strip(examples: Examples, decisions: Mapping[str, Decision], review: Review,
     """Five figures: examples, candidates, decided, precision and coverage, style alarm."""
     columns = st.columns([2, 3, 3, 4, 5], gap="small")
     unranked = len(examples.corpus_ids) - len(examples.ids)
-    _figure(columns[0], "Examples", f"{len(examples.ids):,}", f"{unranked:,} without a rank" if unranked else "all ranked")
+    _figure(columns[0], "Examples", f"{len(examples.ids):,}", f"{unranked:,} without a rank" if unranked else "all ranked", "examples")
     undecided = int((verdicts.iloc[:cut] == "undecided").sum())
-    _figure(columns[1], "Candidates", f"{cut:,}", f"top {percent:g} % · {undecided:,} undecided")
+    _figure(columns[1], "Candidates", f"{cut:,}", f"top {percent:g} % · {undecided:,} undecided", "candidates")
     counts = Counter(decision.verdict for decision in decisions.values())
     inspected = sum(decision.inspected for decision in decisions.values())
     parts = " · ".join(f"{counts[verdict]:,} {WORDS[verdict]}" for verdict in VERDICTS if counts[verdict])
-    _figure(columns[2], "Decided", f"{len(decisions):,}", f"{parts} · {inspected:,} inspected" if parts else "nothing yet")
+    _figure(columns[2], "Decided", f"{len(decisions):,}", f"{parts} · {inspected:,} inspected" if parts else "nothing yet", "decided")
     coverage, precision = figures_at(examples, review, cut)
     source = "known labels" if examples.labelled else "estimated from inspected decisions"
     if not examples.labelled and coverage.value is None:
         source += "; no coverage before some are drawn at random beyond the cut"
     value = f"{_share(precision)} · {_share(coverage)}"
     intervals = " · ".join(filter(None, (_interval(precision), _interval(coverage))))
-    _figure(columns[3], "Precision · coverage", value, f"{intervals} {source}", help_=f"{precision.convention}\n\n{coverage.convention}")
+    _figure(
+        columns[3],
+        "Precision · coverage",
+        value,
+        f"{intervals} {source}",
+        "precision",
+        "coverage",
+        more=(precision.convention, coverage.convention),
+    )
     alarm, words = style_alarm(examples.detection)
-    _figure(columns[4], "Style alarm", alarm, words)
+    _figure(columns[4], "Style alarm", alarm, words, "style_alarm")
 
 
-def _figure(column: st.delta_generator.DeltaGenerator, label: str, value: str, caption: str, help_: str | None = None) -> None:
+def _figure(
+    column: st.delta_generator.DeltaGenerator, label: str, value: str, caption: str, *figures: str, more: Sequence[str] = ()
+) -> None:
+    """`figures`: their names in `guide`, for the help, which `more` follows."""
     with column:
-        st.metric(label, value, help=help_)
+        st.metric(label, value, help="\n\n".join([*(guide_of(name).words() for name in figures), *more]))
         st.caption(caption)
 
 

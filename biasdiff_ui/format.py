@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from biasdiff_core.guide import guide_of
 from biasdiff_core.report import figure_text
 from biasdiff_core.results import MetricResult
 
@@ -18,8 +19,9 @@ def metric_text(metric: MetricResult | None, *, with_n: bool = True) -> str:
 
 
 def metric_help(metric: MetricResult) -> str:
-    """The convention, what was left out, and the chance level."""
-    parts = [metric.convention, f"n = {metric.n}" + (f", {metric.not_scored} not scored" if metric.not_scored else "")]
+    """What it is (`guide`), the convention, what was left out, and the chance level."""
+    left_out = f", {metric.not_scored} not scored" if metric.not_scored else ""
+    parts = [f"{guide_of(metric.name).words()} {metric.convention}", f"n = {metric.n}{left_out}"]
     if metric.chance is not None:
         parts.append(f"chance {metric.chance:g}")
     return "; ".join(parts)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 import streamlit as st
 
 from biasdiff_core.audit import Audit
@@ -15,6 +17,7 @@ from biasdiff_ui.state import auditor
 from biasdiff_ui.timeline import Standing, job_progress, progress_words, stage_words
 
 UNNAMED = "not named"
+AWAITED = "awaited-job"
 WORDS = {
     "running": "is running",
     "cancelling": "is being cancelled",
@@ -41,6 +44,8 @@ def _panel(audit: Audit, was_live: bool, was_doing: str) -> None:
     db = database(audit.folder.workspace)
     job = list_jobs(db, audit.folder.id)[0]
     progress = job_progress(audit, job)
+    if was_live and _lands(audit, job):
+        st.switch_page("pages/compare.py", query_params={"audit": audit.folder.id})
     if was_live and (not job.live or (progress is not None and stage_words(progress) != was_doing)):
         st.rerun(scope="app")
     with st.container(border=True):
@@ -61,6 +66,20 @@ def _panel(audit: Audit, was_live: bool, was_doing: str) -> None:
             st.page_link("pages/compare.py", label="Read the result in Compare", query_params={"audit": audit.folder.id})
         with st.expander("Log"):
             st.code(tail(audit.folder.workspace, job) or "nothing yet", language=None)
+
+
+def land_on_compare_after(job: Job) -> None:
+    """Remember that this session waits for the job: where its panel is watched to the end, the result opens by itself."""
+    st.session_state[AWAITED] = job.id
+
+
+def _lands(audit: Audit, job: Job) -> bool:
+    """Whether the result is to open now: not under the hands of somebody who has gone on deciding meanwhile."""
+    if st.session_state.get(AWAITED) != job.id or job.state != "finished":
+        return False
+    del st.session_state[AWAITED]
+    since = datetime.fromisoformat(job.started)
+    return not any(a.auditor == auditor() and datetime.fromisoformat(a.created) > since for a in audit.log.actions())
 
 
 def _bar(record: ProgressRecord | None) -> None:

@@ -7,13 +7,12 @@ from collections.abc import Sequence
 import streamlit as st
 
 from biasdiff_core.audit import Audit
-from biasdiff_core.config import RemovalConfig
 from biasdiff_core.config.mitigation import Method
 from biasdiff_ui.auditors_view import LOOK_SECONDS
-from biasdiff_ui.jobs_view import job_panel, start_job
+from biasdiff_ui.jobs_view import job_panel, land_on_compare_after, start_job
 from biasdiff_ui.methods import method_costs, total_words
 from biasdiff_ui.notices import errors_shown, plain
-from biasdiff_ui.removal_form import choose_policy, compositions, preview
+from biasdiff_ui.removal_form import Choice, choose_policy, compositions, preview
 from biasdiff_ui.state import auditor
 from biasdiff_ui.timeline import Standing
 
@@ -21,7 +20,7 @@ from biasdiff_ui.timeline import Standing
 ONE_CLICK: tuple[Method, ...] = ("retrain", "npo", "random")
 
 
-def freeze_and_run(audit: Audit, policy: RemovalConfig, methods: Sequence[Method], *, live: bool) -> None:
+def freeze_and_run(audit: Audit, choice: Choice, methods: Sequence[Method], *, live: bool) -> None:
     """The one button, and what is missing to press it."""
     missing = (
         "Your name is needed in the sidebar: it stands in the record."
@@ -33,9 +32,9 @@ def freeze_and_run(audit: Audit, policy: RemovalConfig, methods: Sequence[Method
         else ""
     )
     if st.button("Freeze and run", type="primary", key="freeze_and_run", disabled=bool(missing)):
-        frozen = audit.freeze(policy).config["removal"]
+        frozen = audit.freeze(choice.policy, choice.selected, auditor=auditor())
         options = [option for method in methods for option in ("--method", method)]
-        start_job(audit, ["mitigate", audit.folder.id, "--policy", frozen["policy"], "--percent", str(frozen["percent"]), *options])
+        land_on_compare_after(start_job(audit, ["mitigate", audit.folder.id, "--removal", frozen.key, *options]))
         st.rerun()
     if missing:
         st.caption(missing)
@@ -55,11 +54,11 @@ def _form(audit: Audit, live: bool) -> None:
     if not panel.open:
         return
     with panel, errors_shown():
-        policy = choose_policy(audit)
-        removal = preview(audit, policy)
+        choice = choose_policy(audit)
+        removal = preview(audit, choice)
         if removal is None:
             return
         st.markdown(plain(total_words(method_costs(audit, removal), ONE_CLICK)))
-        freeze_and_run(audit, policy, ONE_CLICK, live=live)
+        freeze_and_run(audit, choice, ONE_CLICK, live=live)
         st.caption("The result opens on Compare. Other methods and controls, and what each costs, stand on Mitigate.")
         compositions(audit, removal)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import pandas as pd
 import streamlit as st
@@ -13,31 +14,47 @@ from biasdiff_core.effect import predicted_change
 from biasdiff_core.errors import BiasDiffError
 from biasdiff_core.evidence import nearest_types
 from biasdiff_core.plan import removals
-from biasdiff_core.review.removal import RemovalSet, removal_set
-from biasdiff_ui.format import count, moment
+from biasdiff_core.review.history import origin_words
+from biasdiff_core.review.removal import RemovalSet, Selected, load_removal
+from biasdiff_ui.decide import selected_on_explore
+from biasdiff_ui.format import DASH, count, moment
 from biasdiff_ui.loaders import table
 from biasdiff_ui.notices import plain
 
 CONFIRMED = "Only what was confirmed as biased"
 TOP = "Top of the ranking, less the false positives"
+SELECTED = "What Explore shows under filter and lasso, less the false positives"
 SIMULATED = "Simulated: decisions of this audit were made by a program from the known labels, not by a person."
 
 
-def choose_policy(audit: Audit) -> RemovalConfig:
-    """The policy, and for the top of the ranking its percentage."""
-    default = audit.config.removal
-    chosen = st.radio("What is removed?", [CONFIRMED, TOP], index=int(default.policy == "top_percent"), key="mitigate_policy")
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """What is removed. `selected`: by filter and lasso, for the policy `filter`."""
+
+    policy: RemovalConfig
+    selected: Selected | None = None
+
+
+def choose_policy(audit: Audit) -> Choice:
+    """The policy, for the top of the ranking its percentage, and what Explore selected where it selects anything."""
+    default, selected = audit.config.removal, selected_on_explore(audit.folder.id)
+    options = [CONFIRMED, TOP, *([SELECTED] if selected else [])]
+    chosen = st.radio("What is removed?", options, index=int(default.policy == "top_percent"), key="mitigate_policy")
     if chosen == CONFIRMED:
-        return RemovalConfig(policy="confirmed", percent=default.percent)
-    percent = st.slider("Top percent of the ranking", 1.0, 100.0, float(default.percent), 0.5, key="mitigate_percent")
-    return RemovalConfig(policy="top_percent", percent=percent)
+        return Choice(policy=RemovalConfig(policy="confirmed", percent=default.percent))
+    if chosen == TOP:
+        percent = st.slider("Top percent of the ranking", 1.0, 100.0, float(default.percent), 0.5, key="mitigate_percent")
+        return Choice(policy=RemovalConfig(policy="top_percent", percent=percent))
+    if selected:
+        st.caption(plain(f"{count(len(selected.ids), 'example')}, as Explore showed them last: {origin_words(selected.selection)}."))
+    return Choice(policy=RemovalConfig(policy="filter", percent=default.percent), selected=selected)
 
 
-def preview(audit: Audit, policy: RemovalConfig) -> RemovalSet | None:
+def preview(audit: Audit, choice: Choice) -> RemovalSet | None:
     """The set that freezing would give now, described; None (and why) when it cannot be frozen."""
     ranking = table(audit.artefact("ranking"), "ranking.parquet")
     try:
-        removal = removal_set(policy, ranking["id"].tolist(), audit.log.current(), audit.log.head()[1])
+        removal = audit.removal_set(choice.policy, choice.selected)
     except BiasDiffError as error:
         st.info(plain(f"{error.what} {error.mend}"))
         return None
@@ -99,16 +116,17 @@ def frozen_sets(audit: Audit) -> None:
     rows = [
         {
             "frozen": moment(one.created),
-            "policy": one.facts["policy"] + (f" {one.facts['percent']:g} %" if one.facts["percent"] else ""),
-            "removed": one.facts["candidates"] - one.facts["false_positives"],
-            "confirmed": one.facts["confirmed"],
-            "undecided": one.facts["undecided"],
-            "spared": one.facts["false_positives"],
-            "decisions": "simulated" if one.facts["simulated"] else "by people",
-            "SHA-256 of the ids": one.facts["digest"],
+            "by": removal.frozen_by or DASH,
+            "what": removal.policy_words(),
+            "removed": len(removal.ids),
+            "confirmed": removal.confirmed,
+            "undecided": removal.undecided,
+            "spared": removal.false_positives,
+            "decisions": "simulated" if removal.simulated else "by people",
+            "SHA-256 of the ids": removal.digest,
             "key": one.key,
         }
-        for one in found
+        for one, removal in ((one, load_removal(one)) for one in found)
     ]
     config = {"SHA-256 of the ids": st.column_config.TextColumn(width=150)}
     st.dataframe(pd.DataFrame(rows), hide_index=True, column_config=config, alt="Frozen removal sets")

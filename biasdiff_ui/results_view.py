@@ -9,6 +9,7 @@ import streamlit as st
 
 from biasdiff_core.comparison import BASE, ORIGIN, headline
 from biasdiff_core.config.evaluation import Scoring
+from biasdiff_core.guide import guide_of
 from biasdiff_core.naming import metric_label, variant_name
 from biasdiff_core.report import MetricTable, Section, difference_text, sections
 from biasdiff_core.results import Comparison, PairedTest
@@ -67,7 +68,9 @@ def figures_table(table: MetricTable, alt: str) -> None:
     }
     names = [column.label for column in table.columns]
     frame = pd.DataFrame.from_dict(rows | counts, orient="index", columns=names).rename_axis("variant").reset_index()
-    config = {column.label: st.column_config.TextColumn(help=column.convention) for column in table.columns}
+    config = {
+        column.label: st.column_config.TextColumn(help=f"{guide_of(column.metric).words()} {column.convention}") for column in table.columns
+    }
     config["variant"] = st.column_config.TextColumn(pinned=True, width=VARIANT_WIDTH)
     st.dataframe(frame, hide_index=True, column_config=config, height="content", alt=alt)
 

@@ -10,8 +10,8 @@ import streamlit as st
 
 from biasdiff_core.audit import Audit
 from biasdiff_core.review.decisions import Decision
+from biasdiff_core.review.history import origin_words
 from biasdiff_core.workspace.database import database
-from biasdiff_ui.decide import origin_words
 from biasdiff_ui.downloads import selected_rows, selection_downloads
 from biasdiff_ui.examples import Examples
 from biasdiff_ui.format import count

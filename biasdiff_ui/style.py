@@ -18,6 +18,8 @@ STYLE = """
 .stApp [data-testid="stCaptionContainer"] { color: inherit; opacity: 0.75; }
 .stApp [data-testid="stBaseButton-primary"]:not(:disabled) { background-color: $BUTTON; border-color: $BUTTON; }
 .stApp [data-testid="stBaseButton-primary"]:hover { filter: brightness(0.9); }
+.st-key-notice { position: fixed; bottom: 1.5rem; right: 1.5rem; width: max-content !important; max-width: calc(100vw - 3rem);
+  z-index: 1000; background: Canvas; box-shadow: 0 2px 12px rgb(0 0 0 / 0.3); }
 .st-key-tour [data-testid="stCaptionContainer"] { padding-left: 0.5rem; }
 .stSidebar [data-testid="stSidebarUserContent"] { padding-bottom: 2rem; }
 .stSidebar hr { margin: 0.5rem 0; }

@@ -133,6 +133,6 @@ with below:
             draw_evidence(evidence(examples, id_), examples, checkpoint_ranks(audit, at.plan))
     st.subheader("Label in bulk")
     if name_is_known():
-        bulk_panel(log, table["id"][shown].tolist(), examples.ids[:cut], percent, selection)
+        bulk_panel(log, examples, table["id"][shown].tolist(), examples.ids[:cut], percent, selection)
         undo_button(log, actions)
     history_panel(log, actions)

@@ -25,8 +25,8 @@ if audit is not None and at is not None:
         left, right = st.columns([3, 2], gap="large")
         with left:
             st.subheader("Removal set")
-            policy = choose_policy(audit)
-            removal = preview(audit, policy)
+            choice = choose_policy(audit)
+            removal = preview(audit, choice)
             if removal is not None:
                 compositions(audit, removal)
         with right:
@@ -35,7 +35,7 @@ if audit is not None and at is not None:
                 button = st.container()  # above the cards, whose ticks it needs
                 methods = choose_methods(audit, removal)
                 with button:
-                    freeze_and_run(audit, policy, methods, live=at.live)
+                    freeze_and_run(audit, choice, methods, live=at.live)
             else:
                 st.caption("They can be chosen once there is something to remove.")
         loss_curves(audit, METHODS)

@@ -151,7 +151,7 @@ def test_what_was_inspected_before_the_new_terms_is_finished(log: DecisionLog) -
 
 def test_terms_of_another_kind_are_refused(log: DecisionLog) -> None:
     for selection in ({}, {"assignment": {"auditors": ["Ana"], "overlap": 0, "new": 1}}, {"assignment": None}):
-        log.assign(selection, "Ana")
+        log.declare("assign", selection, "Ana")
         with pytest.raises(ReviewError, match="holds no terms"):
             in_force(log)
 

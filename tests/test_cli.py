@@ -16,6 +16,8 @@ from click.testing import CliRunner, Result
 
 from biasdiff_core.audit import Audit
 from biasdiff_core.cli import main
+from biasdiff_core.plan import removals
+from biasdiff_core.review.removal import load_removal
 from biasdiff_core.workspace.audits import WORKSPACE_VARIABLE
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -77,6 +79,49 @@ def test_mitigate_with_another_policy_makes_a_second_report(audit: Audit) -> Non
     output = ok("mitigate", audit.folder.id, "--policy", "top_percent", "--percent", "20", "--method", "retrain")
     assert "# Audit report" in output and audit.report().key != before
     assert "retrain" in json.loads(ok("compare", audit.folder.id, "--json"))["variants"]
+
+
+def test_any_action_is_undone_by_number_and_the_undo_undone(audit: Audit) -> None:
+    first = audit.ranking()["id"].iloc[0]
+    ok("decide", "one", audit.folder.id, first, "unsure", "--auditor", "ana")
+    number = len(audit.log.actions())
+    assert f"undid action {number}" in ok("decide", "undo", audit.folder.id, "--auditor", "ana")
+    assert f"restored action {number}" in ok("decide", "undo", audit.folder.id, str(number + 1), "--auditor", "ben")
+    rows = json.loads(ok("decide", "history", audit.folder.id, "--json"))
+    assert [(row["action"], row["who"], row["what"], row["state"]) for row in rows[:3]] == [
+        (number + 2, "ben", f"restored action {number}", "holds"),
+        (number + 1, "ana", f"undid action {number}", f"undone by action {number + 2}"),
+        (number, "ana", "1 unsure", "holds"),
+    ]
+    refused = biasdiff("decide", "undo", audit.folder.id, "99", "--auditor", "ana")
+    assert refused.exit_code == 2 and "no action 99" in refused.output
+
+
+def test_mitigate_takes_out_the_examples_of_a_file_and_a_frozen_set(audit: Audit, tmp_path: Path) -> None:
+    ids = audit.ranking()["id"][:6]
+    (tmp_path / "ids.txt").write_text("\n".join(ids), encoding="utf8")
+    output = ok("mitigate", audit.folder.id, "--policy", "filter", "--ids", tmp_path / "ids.txt", "--method", "retrain", "--auditor", "ana")
+    assert "what was selected (imported ids.txt)" in output.replace("\\", "") and "Frozen by: ana" in output
+    removal = removals(audit.folder)[0]
+    spared = {id_ for id_, decision in audit.log.current().items() if decision.verdict == "not_biased"}
+    assert load_removal(removal).ids == tuple(sorted(set(ids) - spared))
+    actions, reports = audit.log.actions(), len(audit.reports())
+    ok("mitigate", audit.folder.id, "--removal", removal.key, "--method", "random")
+    assert audit.report().inputs["removal"] == removal.key and len(audit.reports()) == reports + 1
+    assert audit.log.actions() == actions and "chain valid" in ok("verify", audit.folder.id)
+
+
+@pytest.mark.parametrize(
+    "options, said",
+    [
+        (("--policy", "filter"), "--ids belongs to"),
+        (("--removal", "abc", "--policy", "confirmed"), "give no policy"),
+        (("--removal", "abc"), "no frozen removal set abc"),
+    ],
+)
+def test_mitigate_refuses_what_does_not_belong_together(audit: Audit, options: tuple[str, ...], said: str) -> None:
+    result = biasdiff("mitigate", audit.folder.id, *options)
+    assert result.exit_code == 2 and said in result.output
 
 
 def test_evaluate_prints_figures_with_conventions(audit: Audit) -> None:

@@ -20,11 +20,12 @@ from biasdiff_core.evidence import nearest_types
 from biasdiff_core.results import MetricResult
 from biasdiff_core.review.decisions import SIMULATED_AUDITOR, VERDICTS, DecisionLog
 from biasdiff_core.review.design import mixed_order, uniform_order
-from biasdiff_core.review.suggest import StopHint
+from biasdiff_core.review.history import history, origin_words
+from biasdiff_core.review.suggest import StopHint, StopRule
 from biasdiff_core.workspace.audits import WORKSPACE_VARIABLE
 from biasdiff_core.workspace.database import database
 from biasdiff_ui import ranking_table
-from biasdiff_ui.decide import PENDING, origin_words
+from biasdiff_ui.decide import PENDING, replaced_words
 from biasdiff_ui.estimates import next_words, stop_words
 from biasdiff_ui.examples import Duplicates, Examples, Probe, load_examples
 from biasdiff_ui.explore_map import classes, drawn, map_spec
@@ -39,7 +40,7 @@ from biasdiff_ui.why import EXCERPT, evidence, other_records, probe_record, word
 from tests.app_pages import open_page, press
 from tests.reference.filter_slow import passes_slow
 from tests.reference.lasso_slow import inside_polygon_slow
-from tests.reviews import review
+from tests.reviews import decisions, review
 from tests.undecided import undecided_audit
 
 CARD, QUEUE = "1-2", "undecided"
@@ -157,6 +158,50 @@ def test_bulk_asks_counts_records_and_is_undone_whole(audit: Audit) -> None:
     assert app.button(key="undo").disabled
 
 
+def test_bulk_shows_what_it_would_label_and_replace(audit: Audit) -> None:
+    ranked = audit.ranking()["id"].tolist()
+    audit.log.decide_each([(ranked[0], "not_biased", ""), (ranked[1], "unsure", ""), (ranked[30], "unsure", "")], "Bo")
+    audit.log.decide_many(ranked[2:5], "biased", "Bo")
+    app = open_page(audit, "explore")
+    app.slider(key="percent").set_value(25.0).run()
+    app.radio(key="bulk-target").set_value(app.radio(key="bulk-target").options[1]).run()
+    press(app, "bulk-ask")
+    assert "Replaces 2 verdicts given **one by one**: 1 not biased, 1 unsure." in said(app)
+    assert "Replaces 3 verdicts given in bulk: 3 biased." in said(app)
+    top = audit.artefact("scores").path("top_probes.parquet")
+    types = nearest_types(pd.read_parquet(top), pd.read_parquet(audit.artefact("probes").path("probes.parquet")))
+    counts = types[ranked[:10]].value_counts()
+    line = next(text for text in said(app).splitlines() if text.startswith("Bias types"))
+    assert all(f"{number} {kind}" in line for kind, number in counts.items())
+    first = next(frame.value for frame in app.dataframe if list(frame.value) == ["rank", "text", "bias type"])
+    assert first["rank"].tolist() == [1, 2, 3, 4, 5]
+    assert "The first 5 of 10." in said(app)
+
+
+def test_verdicts_that_the_auditor_may_not_see_are_only_counted() -> None:
+    made = decisions({0: "biased", 1: "not_biased"}) | decisions({2: "unsure"}, inspected=False)
+    visible = {id_: decision for id_, decision in made.items() if id_ != "e1"}
+    assert replaced_words(["e0", "e1", "e2", "e9"], made, visible) == [
+        "Replaces 1 verdict given **one by one**: 1 biased.",
+        "Replaces 1 verdict given in bulk: 1 unsure.",
+        "Replaces 1 verdict of others that you see after your own review of these.",
+    ]
+    assert replaced_words(["e9"], made, made) == []
+
+
+def test_the_notice_takes_back_its_own_action_and_restores_it(audit: Audit) -> None:
+    app = press(open_page(audit, "explore", rank=1), "one-biased")
+    audit.log.decide(audit.ranking()["id"][5], "unsure", "Ana")  # in another tab, later
+    press(app, "notice-undo")
+    assert [decision.verdict for decision in audit.log.current().values()] == ["unsure"]
+    assert app.button(key="notice-undo").label == "Restore"
+    press(app, "notice-undo")
+    assert {decision.verdict for decision in audit.log.current().values()} == {"biased", "unsure"}
+    press(app, "notice-close")
+    assert not [button for button in app.button if button.key == "notice-undo"]
+    assert audit.log.verify() == []
+
+
 def test_bulk_keeps_what_was_asked_when_the_filter_moves_on(audit: Audit) -> None:
     app = open_page(audit, "explore")
     app.text_input(key="find").set_value("never pay back").run()
@@ -207,11 +252,36 @@ def test_the_lasso_selects_what_numpy_says(audit: Audit) -> None:
 def test_the_history_says_who_what_and_from_where(audit: Audit) -> None:
     audit.log.decide_many(audit.ranking()["id"][:5].tolist(), "unsure", "Bo", "", {"page": "explore", "filter": {"text": "x"}})
     app = open_page(audit, "explore", history=True)
-    history = next(frame.value for frame in app.dataframe if "who" in frame.value)
-    assert history["who"].tolist() == ["Bo", SIMULATED_AUDITOR, SIMULATED_AUDITOR]
-    assert history["what"].tolist()[:2] == ["5 unsure, in bulk", "undid action 1"]
-    assert history["from"].tolist()[0] == "explore · text: x"
-    assert history["state"].tolist() == ["holds", "holds", "undone"]
+    shown = next(frame.value for frame in app.dataframe if "who" in frame.value)
+    assert shown["who"].tolist() == ["Bo", SIMULATED_AUDITOR, SIMULATED_AUDITOR]
+    assert shown["what"].tolist()[:2] == ["5 unsure, in bulk", "undid action 1"]
+    assert shown["from"].tolist()[0] == "explore · text: x"
+    assert shown["state"].tolist() == ["holds", "holds", "undone by action 2"]
+
+
+def select_in_history(app: AppTest, audit: Audit, row: int, page: int = 1) -> AppTest:
+    app.session_state[f"history-{audit.log.head()[1][:8]}-{page}"] = {"selection": {"rows": [row], "columns": []}}
+    return app.run()
+
+
+def test_any_action_is_undone_and_restored_from_the_history(audit: Audit) -> None:
+    first = audit.ranking()["id"][0]
+    other = audit.log.decide(first, "biased", "Bo")
+    for _ in range(35):
+        audit.log.decide(first, "unsure", "Ana")
+    app = open_page(audit, "review", history=True)
+    assert len(next(frame.value for frame in app.dataframe if "who" in frame.value)) == 30
+    app.session_state["history-page"] = 2
+    # 38 actions, newest first: row 5 of the second page is the 36th of them, action 3.
+    select_in_history(app, audit, 5, page=2)
+    assert "Action 3 of Bo\\: 1 biased; holds" in said(app)
+    press(app, "history-undo")
+    assert audit.log.actions()[-1].undoes == other.action_id
+    select_in_history(app, audit, 6, page=2)
+    assert app.button(key="history-undo").label == "Restore"
+    press(app, "history-undo")
+    assert history(audit.log)[0].what == "restored action 3"
+    assert (len(audit.log.actions()), audit.log.verify()) == (40, [])
 
 
 @pytest.mark.parametrize("page", ["explore", "review"])
@@ -257,7 +327,23 @@ def test_the_estimates_stand_below_the_card(audit: Audit) -> None:
     assert "Biased: **10 found**" in said(app)
     # All 10 inspected are biased: rate 10.5 / 11 about every rank. The mean of 30 more is 28.6, the median 30 (beta-binomial).
     assert "Review 30 more → about **30 [" in said(app)
-    assert "Not yet: that at least 95 % of the biased examples are found, with 95 % confidence, takes" in said(app)
+    assert "Not yet: at least 95 % of the biased examples, with 95 % confidence, takes" in said(app)
+    app.number_input(key="next").set_value(10).run()
+    assert "Review 10 more → about **10 [" in said(app)
+
+
+def test_what_is_to_be_found_is_chosen_before_and_a_later_change_is_said(audit: Audit) -> None:
+    app = open_page(audit, "review", native=True)
+    assert app.button(key="rule-record").disabled
+    app.selectbox(key="rule-target").set_value(0.9).run()
+    press(app, "rule-record")
+    assert audit.log.actions()[-1].selection == {"target": 0.9, "confidence": 0.95}
+    press(app, "native-biased")
+    assert "Not yet: at least 90 % of the biased examples, with 95 % confidence, takes" in said(app)
+    assert "Changed after the review" not in said(app)
+    app.selectbox(key="rule-confidence").set_value(0.8).run()
+    press(app, "rule-record")
+    assert "Changed after the review had begun" in said(app)
     assert f"Go on with the queue *{KINDS['mixed']}*" in said(app)
     audit.log.decide_each([(id_, "not_biased", "") for id_ in audit.ranking()["id"] if id_ not in audit.log.current()], "Ana")
     app.run()
@@ -714,11 +800,9 @@ def test_queues_mix_or_draw_what_is_not_inspected(log: DecisionLog) -> None:
 
 
 def test_the_stop_hint_in_words() -> None:
-    hint = StopHint(target=0.9, confidence=0.95, evidence=3.0, draws=1)
-    assert stop_words(hint).startswith(
-        "Not yet: that at least 90 % of the biased examples are found, with 95 % confidence, takes 1 example more"
-    )
-    assert stop_words(StopHint(target=0.9, confidence=0.95, evidence=30.0, draws=0)).startswith("**Enough: at least 90 %")
+    hint = StopHint(rule=StopRule(target=0.9), evidence=3.0, draws=1)
+    assert stop_words(hint).startswith("Not yet: at least 90 % of the biased examples, with 95 % confidence, takes 1 example more")
+    assert stop_words(StopHint(rule=StopRule(target=0.9), evidence=30.0, draws=0)).startswith("**Enough: found are at least 90 %")
     spent = review(200, [*[(place, False, False) for place in range(100)], *[(place, False, True) for place in range(100, 150, 5)]])
     assert f"the queue *{KINDS['random']}*" in next_words(spent)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,15 @@ import sqlalchemy as sa
 
 from biasdiff_core.config.mitigation import RemovalConfig
 from biasdiff_core.errors import ArtefactError, ReviewError
-from biasdiff_core.review.decisions import SIMULATED_AUDITOR, DecisionLog
-from biasdiff_core.review.removal import freeze, load_removal, removal_set, replay
+from biasdiff_core.review.decisions import SIMULATED_AUDITOR, DecisionLog, regarded_head
+from biasdiff_core.review.removal import Selected, freeze, load_removal, removal_set, replay
 from biasdiff_core.review.simulate import decide_from_labels
-from biasdiff_core.workspace.artefacts import digest_json, verify
+from biasdiff_core.workspace.artefacts import MANIFEST, digest_json, open_artefact, verify
 from biasdiff_core.workspace.database import Database
 
 RANKING = [f"e{number}" for number in range(10)]
 CONFIRMED = RemovalConfig(policy="confirmed")
+FILTER = RemovalConfig(policy="filter")
 
 
 @pytest.fixture
@@ -96,6 +98,66 @@ def test_freezing_keeps_set_and_decisions_and_opens_what_is_there(log: DecisionL
     assert freeze(audit, CONFIRMED, removal, "abc", log) == artefact
     assert freeze(audit, CONFIRMED, _make(CONFIRMED, log), "abc", log).key != artefact.key
     assert freeze(audit, CONFIRMED, removal, "other", log).key != artefact.key
+
+
+SELECTED = Selected(ids=("e7", "e1", "e3", "e1"), selection={"page": "explore", "filter": {"group": ["women"]}})
+
+
+def test_filter_takes_what_was_selected_less_its_false_positives(log: DecisionLog) -> None:
+    log.decide_each([("e1", "not_biased", ""), ("e3", "biased", ""), ("e9", "biased", "")], "Ann")
+    removal = removal_set(FILTER, RANKING, log.current(), log.head()[1], SELECTED)
+    assert removal.ids == ("e3", "e7")
+    assert (removal.percent, removal.candidates, removal.false_positives, removal.confirmed, removal.undecided) == (None, 3, 1, 1, 1)
+    assert removal.selection == SELECTED.selection
+    assert removal.policy_words() == "what was selected (explore · group: women), less the false positives"
+    assert removal_set(CONFIRMED, RANKING, log.current(), "", SELECTED).selection is None
+
+
+def test_filter_needs_ids_that_have_a_rank(log: DecisionLog) -> None:
+    with pytest.raises(ReviewError, match="needs a selection"):
+        removal_set(FILTER, RANKING, {}, "")
+    with pytest.raises(ReviewError, match="1 selected id.*e.g. unranked"):
+        removal_set(FILTER, RANKING, {}, "", Selected(ids=("e1", "unranked"), selection={}))
+    with pytest.raises(ReviewError, match="empty.*filter.*Select other"):
+        removal_set(FILTER, RANKING, {}, "", Selected(ids=(), selection={}))
+
+
+@pytest.mark.parametrize("content", ["e3\n\n  e7 \n", '["e3",\n"e7"]'])
+def test_ids_are_read_from_lines_and_from_a_frozen_set(tmp_path: Path, content: str) -> None:
+    (tmp_path / "ids").write_text(content, encoding="utf8")
+    assert Selected.read(tmp_path / "ids").ids == ("e3", "e7")
+
+
+@pytest.mark.parametrize("content, said", [(b"[1]", "no id"), (b"[", "cannot be read"), (b"\xff", "cannot be read")])
+def test_what_holds_no_ids_is_refused(tmp_path: Path, content: bytes, said: str) -> None:
+    (tmp_path / "ids").write_bytes(content)
+    with pytest.raises(ReviewError, match=said):
+        Selected.read(tmp_path / "ids")
+
+
+def test_who_freezes_stands_with_the_set_and_in_the_log(log: DecisionLog, audit: Path) -> None:
+    log.decide("e0", "biased", "Ann")
+    removal = _make(CONFIRMED, log)
+    artefact = freeze(audit, CONFIRMED, removal, "abc", log, "Bea")
+    assert load_removal(artefact) == replace(removal, frozen_by="Bea")
+    last = log.actions()[-1]
+    assert (last.kind, last.auditor) == ("freeze", "Bea")
+    assert last.selection == {"removal": artefact.key, "examples": 1, "ids_digest": removal.digest}
+    # Freezing the same again is nothing new: the set is opened, and the log is left as it is.
+    again = removal_set(CONFIRMED, RANKING, log.current(), regarded_head(log.actions()))
+    assert freeze(audit, CONFIRMED, again, "abc", log, "Cleo") == artefact
+    assert log.actions()[-1] == last and log.verify([removal.decision_head]) == []
+
+
+def test_sets_frozen_before_there_were_names_and_selections_still_open(log: DecisionLog, audit: Path) -> None:
+    log.decide("e0", "biased", "Ann")
+    artefact = freeze(audit, CONFIRMED, _make(CONFIRMED, log), "abc", log)
+    manifest = artefact.folder / MANIFEST
+    record = json.loads(manifest.read_text(encoding="utf8"))
+    del record["facts"]["frozen_by"], record["facts"]["selection"]
+    manifest.write_text(json.dumps(record), encoding="utf8")
+    opened = load_removal(open_artefact(audit, "removal", artefact.key))
+    assert (opened.ids, opened.frozen_by, opened.selection) == (("e0",), "", None)
 
 
 def test_a_set_without_any_decision_can_be_frozen(log: DecisionLog, audit: Path) -> None:

@@ -27,6 +27,8 @@ from biasdiff_core.report import (
     write_report,
 )
 from biasdiff_core.results import Comparison, MetricResult, PairedTest
+from biasdiff_core.review.stop_rule import choose
+from biasdiff_core.review.suggest import StopRule
 from tests.tiny_audit import QUESTIONS
 
 
@@ -219,19 +221,44 @@ def test_names_of_people_and_data_are_never_markup(finished_workspace: Path, fin
     corpus.write_text(json.dumps(record | {"source": HOSTILE, "sources": {HOSTILE: 40}, "groups": {HOSTILE: 40}}), encoding="utf8")
     log = next(audit.folder.path.glob("removal/*/decisions.jsonl"))
     links = [json.loads(line) for line in log.read_text(encoding="utf8").splitlines()]
+    judged = sum(len(link["decisions"]) for link in links)
     for link in links:
         for row in link["decisions"]:
             row["auditor"] = HOSTILE
     log.write_text("".join(json.dumps(link) + "\n" for link in links), encoding="utf8")
     write_report(audit.folder, inputs, tmp_path)
     page = Page((tmp_path / HTML_FILE).read_text(encoding="utf8"))
-    assert page.elements.isdisjoint({"script", "img"}) and page.text.count("<script>alert(1)</script>") == 4
+    assert page.elements.isdisjoint({"script", "img"}) and page.text.count("<script>alert(1)</script>") == 4 + judged
     lines = (tmp_path / MARKDOWN_FILE).read_text(encoding="utf8").splitlines()
     markdown = "\n".join(line for line in lines if not line.startswith("    "))  # less what is quoted as code
     assert "alert" in markdown
     assert not re.search(r"(?<!\\)(<script|<img|!\[x\]|\[l\]\(|\$a)", markdown)
     table = next(line for line in markdown.splitlines() if line.startswith("| \\<"))
     assert len(re.findall(r"(?<!\\)\|", table)) == 10  # nine cells: the name makes no further one
+
+
+def test_the_html_holds_every_frozen_decision_and_action(finished_workspace: Path, finished_audit: Audit, tmp_path: Path) -> None:
+    audit = Audit.open(finished_audit.folder.id, finished_workspace)
+    ids = audit.ranking()["id"].tolist()
+    choose(audit.log, StopRule(target=0.9), "Ann")
+    audit.log.decide(ids[39], "biased", "Ann", "<i>sure</i>", {"page": "explore", "filter": {"text": "<u>"}})
+    audit.log.undo("Bea", audit.log.decide(ids[38], "unsure", "Ann").action_id)
+    removal = audit.freeze(auditor="Cleo")
+    write_report(audit.folder, {**audit.report().inputs, "removal": removal.key}, tmp_path)
+    html, markdown = ((tmp_path / name).read_text(encoding="utf8") for name in (HTML_FILE, MARKDOWN_FILE))
+    links = [json.loads(line) for line in removal.path("decisions.jsonl").read_text(encoding="utf8").splitlines()]
+    table = html.partition("Every decision, as frozen")[2].partition("</table>")[0]
+    # One row a decision, one for the rule and one for the undo, and the head.
+    assert table.count("<tr>") == sum(len(link["decisions"]) for link in links) + 2 + 1
+    assert all(link["hash"] in table for link in links)
+    assert all(row["example_id"] in table for link in links for row in link["decisions"])
+    assert "&lt;i&gt;sure&lt;/i&gt;" in table and "text: &lt;u&gt;" in table and "<i>" not in html
+    undone = next(line for line in table.splitlines() if "<td>unsure</td>" in line)
+    assert f"{ids[38]}" in undone and "taken back" in undone and f"takes back {links[-2]['number']}" in table
+    for document in (html, markdown.replace("\\", "")):
+        assert "Frozen by: Cleo" in document
+        assert "at least 90 % of the biased examples, with 95 % confidence (chosen by Ann in action 2)" in document
+        assert "Changed after the review had begun (action 2 of Ann)" in document  # the simulated auditor had judged before
 
 
 def test_what_is_missing_is_said_to_be_missing(finished_workspace: Path, finished_audit: Audit, tmp_path: Path) -> None:
@@ -257,6 +284,8 @@ def test_the_commands_make_this_removal_set_again(finished_audit: Audit) -> None
     config, folder = finished_audit.config, finished_audit.folder
     replay, verify = "biasdiff run audit.yaml --decisions decisions.jsonl", f"biasdiff verify {folder.id}"
     assert commands(folder, config.removal, config.mitigation.methods) == [replay, verify]
+    chosen = f"biasdiff mitigate {folder.id} --policy filter --ids ids.json --method retrain"
+    assert commands(folder, RemovalConfig(policy="filter"), ["retrain"]) == [replay, chosen, verify]
     top = RemovalConfig(policy="top_percent", percent=35)
     mitigate = f"biasdiff mitigate {folder.id} --policy top_percent --percent 35 --method retrain"
     assert commands(folder, top, ["retrain"]) == [replay, mitigate, verify]

@@ -15,9 +15,9 @@ from streamlit.testing.v1 import AppTest
 from biasdiff_core.audit import Audit
 from biasdiff_core.plan import search_stage
 from biasdiff_core.review.decisions import Decision
+from biasdiff_core.review.history import origin_words
 from biasdiff_core.workspace.audits import WORKSPACE_VARIABLE
 from biasdiff_ui.auditors_view import news_words
-from biasdiff_ui.decide import origin_words
 from biasdiff_ui.downloads import FORMATS, selected_rows
 from biasdiff_ui.examples import Duplicates, Examples
 from biasdiff_ui.review_events import Judge, record_steps

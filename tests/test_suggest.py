@@ -14,9 +14,11 @@ from scipy.stats import betabinom, binom
 
 from biasdiff_core.errors import ReviewError
 from biasdiff_core.review.design import mixed_order
-from biasdiff_core.review.suggest import expected_found, next_queue, stop_hint
+from biasdiff_core.review.suggest import StopRule, expected_found, next_queue, stop_hint
 from tests.reference.estimate_slow import Inspection, evidence_slow
 from tests.reviews import read_in_part, review, reviewed
+
+DEFAULT = StopRule()
 
 
 def inspected(rows: list[Inspection]) -> list[tuple[int, bool, bool]]:
@@ -30,30 +32,30 @@ def inspected(rows: list[Inspection]) -> list[tuple[int, bool, bool]]:
 def test_the_hint_by_hand() -> None:
     # 19 found by rank. 19 of 20 is 95 %, so the target is missed from 21 on, met with min(20, 0.95 · 21 = 19.95) = 19.95.
     # 3 draws of the 81 open, none biased: (1 − 0.95/81)(1 − 0.95/80)(1 − 0.95/79) / (1 − 2/81)(1 − 2/80)(1 − 2/79).
-    hint = stop_hint(review(100, inspected([(True, False)] * 19 + [(False, True)] * 3)))
+    hint = stop_hint(review(100, inspected([(True, False)] * 19 + [(False, True)] * 3)), DEFAULT)
     assert hint.evidence == pytest.approx((80.05 * 79.05 * 78.05) / (79 * 78 * 77))
     assert not hint.reached
 
 
 def test_with_nothing_found_the_hint_is_that_nothing_is_left() -> None:
     # 1 biased example would miss the target, 0 meet it. n clean draws of 100: each is probable by 1 − 1/open: in all (100 − n)/100.
-    hint = stop_hint(review(100, inspected([(False, True)] * 90)))
+    hint = stop_hint(review(100, inspected([(False, True)] * 90)), DEFAULT)
     assert hint.evidence == pytest.approx(10)
     # 20 is reached when 5 are open; 5 draws more.
     assert hint.draws == 5
-    assert stop_hint(review(100, inspected([(False, True)] * 96))).reached
+    assert stop_hint(review(100, inspected([(False, True)] * 96)), DEFAULT).reached
 
 
 def test_where_the_target_cannot_be_missed_any_more_it_is_reached() -> None:
     # 40 found, 2 open: 40 of 42 is more than 95 %.
-    hint = stop_hint(review(50, inspected([(True, False)] * 40 + [(False, False)] * 8)))
+    hint = stop_hint(review(50, inspected([(True, False)] * 40 + [(False, False)] * 8)), DEFAULT)
     assert (hint.reached, hint.evidence) == (True, inf)
-    assert not stop_hint(review(50, inspected([(True, False)] * 40 + [(False, False)] * 7))).reached  # 40 of 43 is less
-    assert not stop_hint(reviewed({})).reached
+    assert not stop_hint(review(50, inspected([(True, False)] * 40 + [(False, False)] * 7)), DEFAULT).reached  # 40 of 43 is less
+    assert not stop_hint(reviewed({}), DEFAULT).reached
 
 
 def test_choices_alone_are_no_evidence() -> None:
-    assert stop_hint(review(100, inspected([(True, False)] * 19 + [(False, False)] * 60))).evidence == 1
+    assert stop_hint(review(100, inspected([(True, False)] * 19 + [(False, False)] * 60)), DEFAULT).evidence == 1
 
 
 rows = st.lists(st.tuples(st.booleans(), st.booleans()), max_size=12)
@@ -61,7 +63,7 @@ rows = st.lists(st.tuples(st.booleans(), st.booleans()), max_size=12)
 
 @given(rows, st.integers(1, 12), st.sampled_from([0.5, 0.8, 0.95]))
 def test_the_evidence_equals_the_slow_twin(made: list[Inspection], left_open: int, target: float) -> None:
-    hint = stop_hint(review(len(made) + left_open, inspected(made)), target=target)
+    hint = stop_hint(review(len(made) + left_open, inspected(made)), StopRule(target=target))
     if hint.evidence != inf:
         assert hint.evidence == pytest.approx(float(evidence_slow(made, left_open, Fraction(str(target)))))
 
@@ -69,11 +71,11 @@ def test_the_evidence_equals_the_slow_twin(made: list[Inspection], left_open: in
 @given(rows, st.integers(1, 12), st.sampled_from([0.5, 0.8, 0.95]), st.sampled_from([0.5, 0.8, 0.95]))
 def test_it_takes_as_many_clean_draws_as_it_says(made: list[Inspection], left_open: int, target: float, confidence: float) -> None:
     size = len(made) + left_open
-    shares = {"target": target, "confidence": confidence}
-    hint = stop_hint(review(size, inspected(made)), **shares)
+    rule = StopRule(target=target, confidence=confidence)
+    hint = stop_hint(review(size, inspected(made)), rule)
     assert hint.draws <= left_open
     for more in range(hint.draws + 1):
-        later = stop_hint(review(size, inspected([*made, *[(False, True)] * more])), **shares)
+        later = stop_hint(review(size, inspected([*made, *[(False, True)] * more])), rule)
         assert later.reached == (more == hint.draws)
         assert later.draws == hint.draws - more
 
@@ -116,14 +118,14 @@ def supposing(made: list[Inspection], size: int, missed: int) -> Fraction:
 
 def test_who_stops_at_the_first_hint_is_wrong_no_more_often_than_granted() -> None:
     """300 reviews that look after every decision. With confidence 0.8 at most 60 may be wrong, and 3 standard errors, 7 each, more."""
-    wrong = 0
+    wrong, rule = 0, StopRule(target=0.8, confidence=0.8)
     for seed in range(300):
         generator = np.random.default_rng(seed)
         biased = np.arange(150) < 40
         labels = biased[np.argsort(-(generator.normal(size=150) + 1.5 * biased))]
         ids, drawn = mixed_order(tuple(map(str, range(150))), str(seed))
         order, flags = [int(id_) for id_ in ids], [id_ in drawn for id_ in ids]
-        read = next(n for n in range(151) if stop_hint(read_in_part(labels, order[:n], flags[:n]), target=0.8, confidence=0.8).reached)
+        read = next(n for n in range(151) if stop_hint(read_in_part(labels, order[:n], flags[:n]), rule).reached)
         wrong += labels[order[:read]].sum() < 0.8 * 40
     assert wrong <= binom.ppf(0.999, 300, 0.2)
 
@@ -131,7 +133,7 @@ def test_who_stops_at_the_first_hint_is_wrong_no_more_often_than_granted() -> No
 @pytest.mark.parametrize("shares", [{"target": 1.0}, {"target": 0.0}, {"confidence": 1.0}, {"confidence": -0.5}])
 def test_shares_that_are_none_are_refused(shares: dict[str, float]) -> None:
     with pytest.raises(ReviewError, match="between 0 and 1"):
-        stop_hint(reviewed({}), **shares)
+        StopRule(**shares)
 
 
 # --- the yield of more reviews ----------------------------------------------------------------------------------------

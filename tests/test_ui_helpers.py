@@ -21,6 +21,7 @@ from biasdiff_core.config import METHODS
 from biasdiff_core.config.audit import ReviewConfig
 from biasdiff_core.evaluation.crows_pairs import PairScores
 from biasdiff_core.evaluation.pairs import Pair
+from biasdiff_core.guide import guide_of
 from biasdiff_core.pipeline import Pipeline
 from biasdiff_core.results import MetricResult
 from biasdiff_core.review.removal import load_removal
@@ -50,7 +51,7 @@ def test_a_metric_is_shown_with_interval_n_and_convention() -> None:
     )
     assert metric_text(metric) == "54.4 % [51.7, 57.1], n = 400"
     assert metric_text(metric, with_n=False) == "54.4 % [51.7, 57.1]"
-    assert metric_help(metric) == "sum; n = 400, 3 not scored; chance 50"
+    assert metric_help(metric) == f"{guide_of(metric.name).words()} sum; n = 400, 3 not scored; chance 50"
     undefined = MetricResult(name="perplexity", value=None, n=0, convention="none")
     assert metric_text(undefined) == "not defined, n = 0"
     assert metric_text(None) == "–"

@@ -7,7 +7,8 @@ from typing import Literal, get_args
 from biasdiff_core.config.base import config_class, require, require_positive
 from biasdiff_core.config.training import TrainingConfig
 
-Policy = Literal["confirmed", "top_percent"]
+Policy = Literal["confirmed", "top_percent", "filter"]
+POLICIES: tuple[Policy, ...] = get_args(Policy)
 ScorerSwap = Literal["unigram", "length", "minilm"]
 Unlearning = Literal["npo", "door", "simnpo", "grad_diff", "ascent", "twin"]
 Method = Literal[
@@ -20,7 +21,11 @@ DEV_PROBES = "probes"  # of StopConfig.dev: the probing set and its twins
 
 @config_class
 class RemovalConfig:
-    """`confirmed`: examples whose verdict is `biased`. `top_percent`: the top `percent` % minus marked false positives (the paper)."""
+    """`confirmed`: examples whose verdict is `biased`. `top_percent`: the top `percent` % minus marked false positives (the paper).
+
+    `filter`: examples that were selected (by filter and lasso, or in a file) when the set is frozen, minus marked false positives; the
+    ids are no part of the settings.
+    """
 
     policy: Policy = "confirmed"
     percent: float = 35.0

@@ -43,7 +43,7 @@ class Terms:
 
 def announce(log: DecisionLog, terms: Terms, auditor: str) -> Action:
     """Put the terms in force, from this action on. Raises ReviewError."""
-    return log.assign({"assignment": asdict(terms)}, auditor)
+    return log.declare("assign", {"assignment": asdict(terms)}, auditor)
 
 
 def announced(actions: Sequence[Action]) -> Action | None:

@@ -83,6 +83,16 @@ def read(connection: Connection, audit: str, after: int = 0) -> list[dict[str, A
     return list(links.values())
 
 
+def verdict_counts(connection: Connection, audit: str) -> dict[str, dict[str, int]]:
+    """How many decisions of each verdict each action holds, by its id."""
+    rows = tables.decisions.c
+    wanted = sa.select(rows.action_id, rows.verdict, sa.func.count()).where(rows.audit == audit).group_by(rows.action_id, rows.verdict)
+    found: dict[str, dict[str, int]] = {}
+    for action_id, verdict, number in connection.execute(wanted.order_by(sa.func.min(rows.position))):
+        found.setdefault(action_id, {})[verdict] = number
+    return found
+
+
 def orphans(connection: Connection, audit: str) -> int:
     """How many decisions of the audit belong to none of its actions (none may)."""
     rows, columns = tables.decisions.c, tables.actions.c

@@ -22,7 +22,8 @@ Verdict = Literal["biased", "not_biased", "neutral_but_influential", "unsure"]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 PairVerdict = Literal["accept", "edit", "reject"]  # on probe pairs, see `curation`
 PAIR_VERDICTS: tuple[PairVerdict, ...] = get_args(PairVerdict)
-Kind = Literal["decide", "bulk", "import", "assign", "undo"]
+Declared = Literal["assign", "stop_rule", "freeze"]
+Kind = Literal["decide", "bulk", "import", "undo"] | Declared
 Selection = Mapping[str, Any] | None
 ByAuditor = dict[str, dict[str, "Decision"]]  # auditor → example id → decision
 
@@ -58,8 +59,9 @@ class Decision:
 class Action:
     """One link of the log.
 
-    `decide`: examples judged on their own; `bulk`: one verdict for many; `assign`: who reviews what from now on (`selection` holds the
-    terms, see `assignment`); `undo`: takes `undoes` back.
+    `decide`: examples judged on their own; `bulk`: one verdict for many; `undo`: takes `undoes` back. Those without decisions say in
+    `selection` what they declare: `assign`, who reviews what from now on (see `assignment`); `stop_rule`, when enough is found (see
+    `stop_rule`); `freeze`, that a removal set was frozen (see `removal`), which cannot be undone.
     """
 
     number: int
@@ -73,17 +75,31 @@ class Action:
     count: int
 
 
-def in_effect(actions: Iterable[Action]) -> set[str]:
-    """Ids of the actions that are not undone. An undo that is itself undone counts for nothing, so undoing it is redo."""
-    undone: set[str] = set()
-    standing: set[str] = set()
+def undone_by(actions: Iterable[Action]) -> dict[str, Action]:
+    """The undo that stands against each undone action, by the id of that. An undo that is itself undone counts for nothing, so undoing
+    it restores what it took back."""
+    found: dict[str, Action] = {}
     for action in sorted(actions, key=lambda action: action.number, reverse=True):
-        if action.action_id in undone:
-            continue
-        standing.add(action.action_id)
-        if action.undoes:
-            undone.add(action.undoes)
-    return standing
+        if action.undoes and action.action_id not in found:
+            found[action.undoes] = action
+    return found
+
+
+def in_effect(actions: Sequence[Action]) -> set[str]:
+    """Ids of the actions that are not undone."""
+    return {action.action_id for action in actions} - undone_by(actions).keys()
+
+
+def last_of(actions: Sequence[Action], auditor: str) -> Action | None:
+    """The newest action of this auditor that stands and that an undo without a name takes back: no undo, no freezing."""
+    standing = in_effect(actions)
+    own = (a for a in reversed(actions) if a.auditor == auditor and a.kind not in ("undo", "freeze") and a.action_id in standing)
+    return next(own, None)
+
+
+def regarded_head(actions: Sequence[Action]) -> str:
+    """Hash of the last action that a removal set can follow from: freezing one changes nothing that the next would regard."""
+    return next((action.hash for action in reversed(actions) if action.kind != "freeze"), DecisionLog.EMPTY_HEAD)
 
 
 def fold(actions: Sequence[Action], decisions: Iterable[Decision]) -> dict[str, Decision]:
@@ -166,31 +182,33 @@ class DecisionLog:
         rows = read_rows(path)
         return self._append("import", auditor, rows, {"imported": path.name, "sha256": digest_file(path)})
 
-    def assign(self, terms: Mapping[str, Any], auditor: str) -> Action:
-        """Record who reviews what from now on (see `assignment.announce`); an action without decisions. Raises ReviewError."""
+    def declare(self, kind: Declared, terms: Mapping[str, Any], auditor: str) -> Action:
+        """Record something that is no decision on examples (see `Action`). Raises ReviewError."""
         auditor = _text(auditor, "The auditor's name")
         with self._db.write(self.audit_id) as connection:
-            return self._link(connection, "assign", auditor, [], terms, None)
+            return self._link(connection, kind, auditor, [], terms, None)
 
     def undo(self, auditor: str, action_id: str | None = None, selection: Selection = None) -> Action:
-        """Take back an action; by default the last one of this auditor that stands and is not itself an undo.
+        """Take back an action; by default the last one of this auditor (`last_of`).
 
-        `selection`: what asked for it. The undo of an undo is a redo. Raises ReviewError when there is none, or it is undone already.
+        `selection`: what asked for it. The undo of an undo restores. Raises ReviewError when there is none, it is undone already, or it
+        froze a removal set.
         """
         auditor = _text(auditor, "The auditor's name")
         with self._db.write(self.audit_id) as connection:
             actions = [_action(header) for header in chain.headers(connection, self.audit_id)]
-            standing = in_effect(actions)
-            if action_id is None:
-                own = (a.action_id for a in reversed(actions) if a.auditor == auditor and a.kind != "undo" and a.action_id in standing)
-                action_id = next(own, None)
-            if action_id is None:
+            named = {action.action_id: action for action in actions}
+            action = last_of(actions, auditor) if action_id is None else named.get(action_id)
+            if action is None and action_id is None:
                 raise ReviewError(f"{auditor} has no action that could be undone.")
-            if action_id not in {action.action_id for action in actions}:
+            if action is None:
                 raise ReviewError(f"There is no action {action_id} in {self.audit_id}.", "See `actions()`.")
-            if action_id not in standing:
-                raise ReviewError(f"The action {action_id} is undone already.", "Undo its undo to restore it.")
-            return self._link(connection, "undo", auditor, [], selection, action_id)
+            if action.kind == "freeze":
+                raise ReviewError(f"Action {action.number} froze a removal set, which stays as it is.", "Freeze another one.")
+            undo = undone_by(actions).get(action.action_id)
+            if undo is not None:
+                raise ReviewError(f"Action {action.number} is undone already.", f"Undo action {undo.number} to restore it.")
+            return self._link(connection, "undo", auditor, [], selection, action.action_id)
 
     def actions(self) -> list[Action]:
         """All actions, oldest first. Only those newer than the last call are read."""
@@ -199,6 +217,18 @@ class DecisionLog:
             newer = chain.headers(connection, self.audit_id, after=len(known))
         self._actions = known = [*known, *map(_action, newer)]
         return list(known)
+
+    def action(self, number: int) -> Action:
+        """The action with this number. Raises ReviewError when there is none."""
+        found = next((action for action in self.actions() if action.number == number), None)
+        if found is None:
+            raise ReviewError(f"There is no action {number} in {self.audit_id}.", f"See `biasdiff decide history {self.audit_id}`.")
+        return found
+
+    def verdict_counts(self) -> dict[str, dict[str, int]]:
+        """How often each verdict was given in each action that holds decisions, by the action's id."""
+        with self._db.read() as connection:
+            return chain.verdict_counts(connection, self.audit_id)
 
     def head(self) -> tuple[int, str]:
         """Number and hash of the last action; `(0, "000…")` of an empty log."""

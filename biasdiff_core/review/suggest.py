@@ -25,23 +25,36 @@ from biasdiff_core.results import MetricResult
 from biasdiff_core.review.design import Ints, Review
 from biasdiff_core.review.estimate import INSPECTED, PRIOR, SIMULATED, Floats, part_of, spread
 
-TARGET = 0.95
-CONFIDENCE = 0.95
 NEIGHBOURS = 20  # inspected examples about a rank that its rate comes from
 NEXT = 50  # examples looked ahead
 ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, kw_only=True)
+class StopRule:
+    """Which share of the biased examples is to be found, with which confidence. Raises ReviewError unless both lie between 0 and 1."""
+
+    target: float = 0.95
+    confidence: float = 0.95
+
+    def __post_init__(self) -> None:
+        if not (0 < self.target < 1 and 0 < self.confidence < 1):
+            raise ReviewError(f"A target of {self.target} with confidence {self.confidence} is none.", "Give shares between 0 and 1.")
+
+    def words(self) -> str:
+        """`90 % of the biased examples, with 95 % confidence`."""
+        return f"{100 * self.target:g} % of the biased examples, with {100 * self.confidence:g} % confidence"
+
+
+@dataclass(frozen=True, kw_only=True)
 class StopHint:
-    """Whether the target share of all biased examples is found, with this confidence.
+    """Whether enough is found by the rule.
 
     `evidence`: the probability ratio, or infinity where the target cannot be missed; enough from 1 / (1 − confidence).
     `draws`: how many more examples at random it takes at least, none of them biased; 0 when reached.
     """
 
-    target: float
-    confidence: float
+    rule: StopRule
     evidence: float
     draws: int
 
@@ -51,14 +64,13 @@ class StopHint:
         return self.draws == 0
 
 
-def stop_hint(review: Review, *, target: float = TARGET, confidence: float = CONFIDENCE) -> StopHint:
-    """Whether enough is found. Raises ReviewError unless both shares lie between 0 and 1; they are to be chosen before the review."""
-    if not (0 < target < 1 and 0 < confidence < 1):
-        raise ReviewError(f"A target of {target} with confidence {confidence} is none.", "Give shares between 0 and 1.")
+def stop_hint(review: Review, rule: StopRule) -> StopHint:
+    """Whether enough is found. Its assurance is that of a rule chosen before the review (see `stop_rule`)."""
+    target = rule.target
     found, left_open = int(review.biased.sum()), int(review.open.sum())
     missed = floor(found / Fraction(str(target))) + 1  # the least number of biased examples with which the target is missed
     if missed > found + left_open:
-        return StopHint(target=target, confidence=confidence, evidence=np.inf, draws=0)
+        return StopHint(rule=rule, evidence=np.inf, draws=0)
     met = min(missed - 1.0, target * missed)
     before: Ints = (np.cumsum(review.biased) - review.biased)[review.drawn]
     remained = (left_open + len(review.biased) - np.arange(len(review.biased)))[review.drawn]
@@ -68,9 +80,9 @@ def stop_hint(review: Review, *, target: float = TARGET, confidence: float = CON
     # What each further draw gives that is not biased; after the last of these not enough is open for the target to be missed.
     others = left_open - (missed - found) - np.arange(left_open - (missed - found))
     gains = evidence + np.cumsum(np.log(others + missed - met) - np.log(others))
-    enough = -log(1 - confidence) - ROUNDING
+    enough = -log(1 - rule.confidence) - ROUNDING
     draws = 0 if evidence >= enough else int(np.searchsorted(gains, enough)) + 1
-    return StopHint(target=target, confidence=confidence, evidence=float(np.exp(evidence)), draws=draws)
+    return StopHint(rule=rule, evidence=float(np.exp(evidence)), draws=draws)
 
 
 def expected_found(review: Review, upcoming: Sequence[int]) -> MetricResult:
