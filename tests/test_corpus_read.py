@@ -435,11 +435,11 @@ def test_a_gigabyte_of_json_lines_is_previewed_and_checked_without_being_held(tm
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", list(WRITERS))
-def test_100_000_rows_are_read_within_a_gigabyte_and_ten_seconds_of_cpu(tmp_path: Path, kind: str) -> None:
-    """CPU seconds of the reading process, for what else runs on the machine must not decide. Recorded: 0.28 GB, 5 s (`reading.*`)."""
+def test_100_000_rows_are_read_within_a_gigabyte(tmp_path: Path, kind: str) -> None:
+    """How long it takes is recorded by `python -m benchmarks.reading`."""
     found = measured(WRITERS[kind](tmp_path / f"c.{kind}", ROWS), whole=True)
     assert found["rows"] == ROWS
-    assert found["peak_rss_gb"] < 1 and found["cpu_seconds"] < 10
+    assert found["peak_rss_gb"] < 1
 
 
 def test_report_counts_and_round_trip(tmp_path: Path) -> None:
