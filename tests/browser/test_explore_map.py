@@ -104,7 +104,7 @@ def test_a_lasso_becomes_a_queue_of_review_that_outlasts_a_reload(
     expect(watched.get_by_text(f"1 of {count} in the queue")).to_be_visible()
     watched.get_by_role("heading", name="Review").click()
     watched.keyboard.press("b")
-    expect(watched.get_by_text("all saved")).to_be_visible()
+    expect(watched.get_by_role("button", name="Undo action 3 (1 decision)")).to_be_enabled()
     (held,) = audit.log.current().values()
     assert held.selection is not None and held.inspected
     (area,) = held.selection["lasso"]
