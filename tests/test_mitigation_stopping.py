@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from biasdiff_core.config import StopConfig, UnlearnConfig
-from biasdiff_core.errors import DataError
+from biasdiff_core.config import AuditConfig, EvaluationConfig, StopConfig, UnlearnConfig
+from biasdiff_core.config.evaluation import StereoSetConfig
+from biasdiff_core.config.mitigation import MitigationConfig
+from biasdiff_core.errors import ConfigError, DataError
 from biasdiff_core.mitigation.stopping import LOG_FILE, DevStop, Judged, read_judged
 from biasdiff_core.mitigation.unlearn import Material, Unlearned, unlearn
 from biasdiff_core.model.checkpoint import list_checkpoints
@@ -132,3 +134,13 @@ def test_the_log_is_one_line_an_epoch(tmp_path: Path) -> None:
 def test_without_pairs_it_says_so(origin: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no pair to judge parity on"):
         run(origin, tmp_path / "none", settings(stop=STOP), [])
+
+
+def test_a_dev_set_that_is_reported_or_trained_on_is_refused(tmp_path: Path) -> None:
+    reported = StereoSetConfig(path=str(tmp_path / "dev.json"))
+    on_it = UnlearnConfig(stop=StopConfig(dev=str(tmp_path / "." / "dev.json")))
+    with pytest.raises(ConfigError, match=r"mitigation.npo.stop.dev is the file that evaluation.stereoset reports on"):
+        AuditConfig(name="a", mitigation=MitigationConfig(npo=on_it), evaluation=EvaluationConfig(stereoset=reported))
+    AuditConfig(name="a", mitigation=MitigationConfig(npo=on_it))
+    with pytest.raises(ConfigError, match="mitigation.twin.stop.dev is 'probes', the pairs that twin trains on"):
+        AuditConfig(name="a", mitigation=MitigationConfig(twin=UnlearnConfig(stop=StopConfig())))

@@ -238,12 +238,12 @@ def test_stopping_influence_and_a_dev_set_are_carried_out(finished_audit: Audit,
         training=TrainingConfig(epochs=2, learning_rate=0.2, batch_size=4),
     )
     gentle = UnlearnConfig(stop=StopConfig(parity=False, max_perplexity_ratio=100.0), training=TrainingConfig(epochs=2, batch_size=4))
-    mitigation = replace(finished_audit.config.mitigation, methods=("npo", "twin"), npo=rough, twin=gentle)
+    mitigation = replace(finished_audit.config.mitigation, methods=("npo", "simnpo"), npo=rough, simnpo=gentle)
     audit = Audit.from_config(replace(finished_audit.config, name="stopped", mitigation=mitigation), tmp_path / "workspace").run()
     comparison = audit.compare()
-    npo, twin = (open_artefact(audit.folder.path, "mitigation", comparison.provenance[v]["adapter"]) for v in ("npo", "twin"))
+    npo, simnpo = (open_artefact(audit.folder.path, "mitigation", comparison.provenance[v]["adapter"]) for v in ("npo", "simnpo"))
     assert (npo.facts["kept_epoch"], npo.facts["ended"]) == (0, "capability") and len(npo.facts["dev"]) == 2
-    assert (twin.facts["kept_epoch"], twin.facts["ended"]) == (2, "all epochs") and len(twin.facts["dev"]) == 3
+    assert (simnpo.facts["kept_epoch"], simnpo.facts["ended"]) == (2, "all epochs") and len(simnpo.facts["dev"]) == 3
     assert comparison.provenance["npo"]["weights"] == comparison.provenance["origin"]["weights"]
     assert any("identical" in note for note in comparison.notes)
     assert not [test for test in comparison.tests if test.variant == "npo"]
