@@ -97,6 +97,17 @@ def test_taking_an_adapter_off_gives_the_base_back(tmp_path: Path) -> None:
     assert torch.equal(attach_adapter(again, tmp_path)(ids).logits, changed)
 
 
+def test_an_adapter_made_elsewhere_for_a_pattern_of_names_is_saved_with_the_pattern(tmp_path: Path) -> None:
+    """peft takes a text as a pattern; sorted as if it were a list of names, it would be one of letters."""
+    pattern, ids = r".*\.(v_proj|q_proj)", torch.tensor([[5, 6, 7]])
+    model = get_peft_model(tiny_base(), PeftLoraConfig(r=3, target_modules=pattern, task_type="CAUSAL_LM")).eval()
+    save_adapter(model, tmp_path / "pattern")
+    assert json.loads((tmp_path / "pattern" / "adapter_config.json").read_text())["target_modules"] == pattern
+    assert torch.equal(attach_adapter(tiny_base(), tmp_path / "pattern")(ids).logits, model(ids).logits)
+    save_adapter(put_lora(tiny_base(), ("v_proj", "q_proj")), tmp_path / "names")
+    assert json.loads((tmp_path / "names" / "adapter_config.json").read_text())["target_modules"] == ["q_proj", "v_proj"]
+
+
 def test_a_state_of_other_parameters_is_refused_naming_the_first(tmp_path: Path) -> None:
     model = put_lora(tiny_base(), ("q_proj", "v_proj"), r=3)
     save_checkpoint(model, optimized(model), tmp_path / "epoch-01", epoch=1, step=2, learning_rate=0.5)

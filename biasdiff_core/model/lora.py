@@ -94,9 +94,9 @@ def save_adapter(model: PeftModel, folder: Path) -> None:
     # peft writes a set in the order of its hashes, which differs between processes: the same adapter would have two digests.
     config = folder / "adapter_config.json"
     settings = json.loads(config.read_text(encoding="utf8"))
-    config.write_text(
-        json.dumps(settings | {"target_modules": sorted(settings["target_modules"])}, indent=2, sort_keys=True), encoding="utf8"
-    )
+    if isinstance(settings["target_modules"], list):  # a text is a pattern of names, of an adapter made elsewhere
+        settings["target_modules"].sort()
+    config.write_text(json.dumps(settings, indent=2, sort_keys=True), encoding="utf8")
 
 
 def attach_adapter(base: Any, folder: Path) -> PeftModel:
