@@ -78,8 +78,9 @@ def table() -> str:
     lines = ["| figure | value [95 %] | n | commit |", "|---|---|---|---|"]
     lines += [line(label, rows[metric]) for metric, label in ROWS.items() if metric in rows]
     lines += [f"| {label} | not measured | | |" for label in NOT_MEASURED]
-    last = next(rows[metric] for metric in ROWS if metric in rows)
-    return "\n".join(lines) + f"\n\nModel `{last['model']}` (weights dequantised from 4-bit), {last['hardware']}.\n"
+    shown = [rows[metric] for metric in ROWS if metric in rows]
+    machines = " or ".join(dict.fromkeys(row["hardware"] for row in shown))
+    return "\n".join(lines) + f"\n\nModel `{shown[0]['model']}` (weights dequantised from 4-bit), {machines}.\n"
 
 
 def main() -> None:
