@@ -223,18 +223,7 @@ def decide_import(audit: str, file: Path, auditor: str) -> None:
 @command
 def decide_history(audit: str, as_json: bool) -> None:
     """Print every action, newest first: who did what, when, from which filter, and whether it holds."""
-    rows = [
-        {
-            "action": entry.action.number,
-            "when": entry.action.created,
-            "who": entry.action.auditor,
-            "what": entry.what,
-            "from": entry.origin,
-            "state": entry.state,
-        }
-        for entry in history(Audit.open(audit).log)
-    ]
-    print_rows(rows, as_json)
+    print_rows([entry.row() for entry in history(Audit.open(audit).log)], as_json)
 
 
 @decide.command("undo")

@@ -16,7 +16,7 @@ from biasdiff_core.corpus.sources import DEMO
 from biasdiff_core.errors import BiasDiffError
 from biasdiff_core.review.curation import CuratedSet
 from biasdiff_core.workspace.audits import default_workspace
-from biasdiff_ui.data_source import TEXTS, choose_column, choose_source, columns_of, preset_path
+from biasdiff_ui.data_source import KINDS_OF_TEXTS, TEXTS, choose_column, choose_source, columns_of, preset_path
 from biasdiff_ui.notices import errors_shown, plain, show_error
 
 FOLDER = "corpora"
@@ -56,11 +56,7 @@ def _ratio(default: str) -> Ratio | None:
 
 def _source(side: str, label: int) -> Source | None:
     """A source of the recipe custom; None until one is chosen."""
-    path = choose_source(
-        f"{side} texts",
-        f"recipe_{side}",
-        "CSV, TSV, JSONL, Parquet, a folder saved by `datasets`, or an id such as owner/name or owner/name#validation.",
-    )
+    path = choose_source(f"{side} texts", f"recipe_{side}", KINDS_OF_TEXTS)
     if path is None:
         return None
     try:

@@ -113,23 +113,27 @@ def estimate_spec(estimates: pd.DataFrame, percent: float) -> dict[str, Any]:
     return _panels(datasets, series, percent, {"trigger": "item"}, [ESTIMATE, "95 % interval"])
 
 
+def cut_mark(percent: float, at: float, *, labelled: bool = True) -> dict[str, Any]:
+    """The auditor's cut, the top `percent` %, as a dotted line `at` a value of the x axis."""
+    return {
+        "symbol": "none",
+        "silent": True,
+        "label": {"show": labelled, "formatter": f"cut {percent:g} %", "color": "inherit"},
+        "lineStyle": {"color": "#8C8C8C", "width": 1.5, "type": "dotted"},
+        "data": [{"xAxis": at}],
+    }
+
+
 def _panels(
     datasets: Sequence[pd.DataFrame], series: Sequence[dict[str, Any]], percent: float, tooltip: Mapping[str, Any], legend: Sequence[str]
 ) -> dict[str, Any]:
-    label = {"formatter": f"cut {percent:g} %", "color": "inherit"}
     cuts = [
         {
             "type": "line",
             "xAxisIndex": panel,
             "yAxisIndex": panel,
             "data": [],
-            "markLine": {
-                "symbol": "none",
-                "silent": True,
-                "label": {"show": panel == 0, **label},
-                "lineStyle": {"color": "#8C8C8C", "width": 1.5, "type": "dotted"},
-                "data": [{"xAxis": percent}],
-            },
+            "markLine": cut_mark(percent, percent, labelled=panel == 0),
         }
         for panel in range(len(PANELS))
     ]

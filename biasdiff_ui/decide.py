@@ -266,18 +266,7 @@ def _history(audit_id: str, head: str, _log: DecisionLog) -> list[Entry]:
 
 def history_rows(entries: Sequence[Entry]) -> pd.DataFrame:
     """Columns action, when, who, what, from, state."""
-    rows = [
-        {
-            "action": entry.action.number,
-            "when": moment(entry.action.created),
-            "who": entry.action.auditor,
-            "what": entry.what,
-            "from": entry.origin,
-            "state": entry.state,
-        }
-        for entry in entries
-    ]
-    return pd.DataFrame(rows)
+    return pd.DataFrame([entry.row() | {"when": moment(entry.action.created)} for entry in entries])
 
 
 def _take_back(log: DecisionLog, entry: Entry) -> None:

@@ -20,7 +20,16 @@ from biasdiff_core.errors import BiasDiffError
 from biasdiff_core.model.source import locate, lora_settings
 from biasdiff_core.plan import predicted_cost
 from biasdiff_core.workspace.audits import default_workspace
-from biasdiff_ui.data_source import TEXTS, choose_column, choose_probe_columns, choose_source, columns_of, show_preview, stamp
+from biasdiff_ui.data_source import (
+    KINDS_OF_TEXTS,
+    TEXTS,
+    choose_column,
+    choose_probe_columns,
+    choose_source,
+    columns_of,
+    show_preview,
+    stamp,
+)
 from biasdiff_ui.evaluation_form import choose_evaluation
 from biasdiff_ui.format import count, duration
 from biasdiff_ui.jobs_view import start_job
@@ -115,11 +124,7 @@ def _model() -> ModelConfig | None:
 
 def _corpus() -> tuple[CorpusConfig, int, bool] | None:
     """The corpus, how many examples it has, and whether each has a known label."""
-    path = choose_source(
-        "corpus",
-        "new_corpus",
-        "CSV, TSV, JSONL, Parquet, a folder saved by `datasets`, or an id such as owner/name or owner/name#validation.",
-    )
+    path = choose_source("corpus", "new_corpus", KINDS_OF_TEXTS)
     if path is None:
         return None
     try:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from biasdiff_ui.curves import HEIGHT
+from biasdiff_ui.curves import HEIGHT, cut_mark
 from biasdiff_ui.examples import Examples
 from biasdiff_ui.verdicts import COLOURS, GREY
 
@@ -81,13 +81,7 @@ def distribution_spec(bins: pd.DataFrame, cut_score: float, percent: float) -> d
                 "lineStyle": {"width": 2, "type": "dashed"},
             }
         )
-    series[0]["markLine"] = {
-        "symbol": "none",
-        "silent": True,
-        "label": {"formatter": f"cut {percent:g} %", "color": "inherit"},
-        "lineStyle": {"color": "#8C8C8C", "width": 1.5, "type": "dotted"},
-        "data": [{"xAxis": cut_score}],
-    }
+    series[0]["markLine"] = cut_mark(percent, cut_score)
     return {
         "animation": False,
         "dataset": [{"source": bins}],

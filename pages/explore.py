@@ -51,8 +51,8 @@ if audit is None or examples is None:
     st.stop()
 
 log = decision_log(audit, examples)
-news_line(log, log.head()[0])
 decisions, actions = log.current(), log.actions()
+news_line(log, len(actions))
 table = examples.table
 in_view = seen(log, examples)
 verdicts, auditors = verdict_column(examples, in_view), auditor_column(examples, in_view)

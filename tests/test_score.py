@@ -16,7 +16,7 @@ from biasdiff_core.model.lora import lora_parameters
 from biasdiff_core.model.score import Scored, score
 from biasdiff_core.model.tokenise import Batch, collate
 from tests.reference.gradients_slow import loss_slow
-from tests.tiny_models import ARCHITECTURES, left_padded, put_lora, sequences, tiny_base, tiny_lora
+from tests.tiny_models import ARCHITECTURES, LLAMA, left_padded, put_lora, sequences, tiny_base, tiny_lora
 from tests.tiny_tokenizer import VOCABULARY
 
 CPU = torch.device("cpu")
@@ -124,15 +124,7 @@ def test_the_logits_of_a_batch_are_never_whole(monkeypatch: pytest.MonkeyPatch) 
 def test_a_model_that_scales_its_logits_is_scored_by_whole_ones() -> None:
     """Granite divides the logits by a constant after the head: chunks of the head's own logits would be wrong."""
     torch.manual_seed(0)
-    config = GraniteConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=1,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        logits_scaling=7.0,
-    )
+    config = GraniteConfig(**LLAMA, logits_scaling=7.0)
     model = put_lora(AutoModelForCausalLM.from_config(config).eval().requires_grad_(False), ("q_proj",))
     batch = collate(sequences(3), range(3), 0, CPU)
     torch.testing.assert_close(score(model, batch).token_log_probs, whole(model, batch).token_log_probs)

@@ -18,7 +18,7 @@ from biasdiff_core.model.source import ModelSource
 from biasdiff_core.model.tokenise import Batch, Encoded
 from tests.tiny_tokenizer import VOCABULARY, byte_tokenizer
 
-_LLAMA = {
+LLAMA = {
     "vocab_size": VOCABULARY,
     "hidden_size": 32,
     "intermediate_size": 48,
@@ -32,8 +32,8 @@ _LLAMA = {
 _ENDS = {"bos_token_id": 257, "eos_token_id": 256}
 
 ARCHITECTURES: dict[str, Callable[[bool], PreTrainedConfig]] = {
-    "llama": lambda tied: LlamaConfig(**_LLAMA, tie_word_embeddings=tied),
-    "qwen2": lambda tied: Qwen2Config(**_LLAMA, tie_word_embeddings=tied),
+    "llama": lambda tied: LlamaConfig(**LLAMA, tie_word_embeddings=tied),
+    "qwen2": lambda tied: Qwen2Config(**LLAMA, tie_word_embeddings=tied),
     "opt": lambda tied: OPTConfig(
         vocab_size=VOCABULARY,
         hidden_size=32,

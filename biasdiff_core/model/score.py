@@ -66,7 +66,7 @@ def score(model: Any, batch: Batch) -> Scored:
     owner = torch.arange(mask.shape[0], device=mask.device)[:, None].expand_as(mask)[mask]
     head = model.get_output_embeddings()
     if batch.ids.device.type in CHUNKED_ON and _frozen_linear(head):
-        hidden = _states_before_head(model, batch)
+        hidden = _states_before_head(model, head, batch, mask)
         if hidden is not None:
             log_probs = linear_log_probs(hidden, head, targets)
             return Scored(batch=batch, token_log_probs=log_probs, owner=owner, form_logits=lambda: _wide(head(hidden)))
@@ -83,17 +83,16 @@ def sequence_log_probs(model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
     return scored.log_prob, scored.tokens
 
 
-def _states_before_head(model: Any, batch: Batch) -> Tensor | None:
+def _states_before_head(model: Any, head: Any, batch: Batch, mask: Tensor) -> Tensor | None:
     """States [N, H] that the head would turn into the logits of the loss tokens; None where the model does more to its head's logits.
 
     Such a model (a cap or a scale on them) gives other logits than its head, and is run again with whole ones.
     """
-    head = model.get_output_embeddings()
     states: list[Tensor] = []
     outputs: list[Tensor] = []
 
     def none_of(found: Tensor) -> Tensor:
-        states.append(found[:, :-1][batch.loss_mask[:, 1:]])
+        states.append(found[:, :-1][mask])
         return states[0][:0]
 
     kept = head.register_forward_hook(lambda _head, _inputs, output: outputs.append(output))

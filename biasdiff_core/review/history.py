@@ -31,6 +31,18 @@ class Entry:
         """`holds`, or `undone by action 14`."""
         return "holds" if self.holds else f"undone by action {self.undo.number}"
 
+    def row(self) -> dict[str, Any]:
+        """The action as a row of a table; `when` as it is recorded, in UTC."""
+        made = self.action
+        return {
+            "action": made.number,
+            "when": made.created,
+            "who": made.auditor,
+            "what": self.what,
+            "from": self.origin,
+            "state": self.state,
+        }
+
 
 def history(log: DecisionLog) -> list[Entry]:
     """Every action of the log, newest first."""

@@ -49,6 +49,17 @@ def give_name(page: Page, name: str) -> None:
     box.press("Enter")
 
 
+def explored(page: Page, serve: Callable[[Path], Server], workspace: Path) -> Audit:
+    """An audit without decisions, open on Explore before Ana."""
+    audit = undecided_audit(workspace)
+    expect.set_options(timeout=PATIENCE)
+    page.set_viewport_size({"width": 1280, "height": 2400})
+    page.goto(f"{serve(workspace).url}/explore?audit={audit.folder.id}")
+    give_name(page, "Ana")
+    expect(page.get_by_role("button", name="Label 40 examples")).to_be_visible()
+    return audit
+
+
 def selected(page: Page, rows: int) -> int:
     """How many of all are selected, as the page says."""
     counted = page.get_by_text(re.compile(rf"^[\d,]+ of {rows:,} selected by the lasso"))
@@ -72,12 +83,7 @@ def inside_the_box(audit: Audit) -> set[str]:
 
 
 def test_a_box_on_the_map_selects_what_lies_in_it(watched: Page, serve: Callable[[Path], Server], finished_workspace: Path) -> None:
-    audit = undecided_audit(finished_workspace)
-    expect.set_options(timeout=PATIENCE)
-    watched.set_viewport_size({"width": 1280, "height": 2400})
-    watched.goto(f"{serve(finished_workspace).url}/explore?audit={audit.folder.id}")
-    give_name(watched, "Ana")
-    expect(watched.get_by_role("button", name="Label 40 examples")).to_be_visible()
+    audit = explored(watched, serve, finished_workspace)
     draw_box(watched, 0.55)
     count = selected(watched, 40)
     assert 0 < count < 40
@@ -90,12 +96,7 @@ def test_a_box_on_the_map_selects_what_lies_in_it(watched: Page, serve: Callable
 def test_a_lasso_becomes_a_queue_of_review_that_outlasts_a_reload(
     watched: Page, serve: Callable[[Path], Server], finished_workspace: Path
 ) -> None:
-    audit = undecided_audit(finished_workspace)
-    expect.set_options(timeout=PATIENCE)
-    watched.set_viewport_size({"width": 1280, "height": 2400})
-    watched.goto(f"{serve(finished_workspace).url}/explore?audit={audit.folder.id}")
-    give_name(watched, "Ana")
-    expect(watched.get_by_role("button", name="Label 40 examples")).to_be_visible()
+    audit = explored(watched, serve, finished_workspace)
     draw_area(watched, LASSO_TOOL, [(0, 0), (0.9, 0), (0, 0.95)])
     count = selected(watched, 40)
     assert 2 < count < 40
