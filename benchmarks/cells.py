@@ -86,7 +86,8 @@ def side_by_side(waves: Sequence[Sequence[Task]], processes: int) -> None:
     # Said by the environment, before OpenMP is loaded: a number set later is set back to all cores by the map's UMAP, and then two
     # processes of two threads each spin at each other's barriers (evaluations took ten times as long).
     os.environ["OMP_NUM_THREADS"] = str(max(1, len(os.sched_getaffinity(0)) // processes))
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+    # A process a task: over a table's cells one grew to 11 GB, and two of them filled the machine (docs/log.md, 2026-11-27).
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
         for wave in waves:
             for running in [pool.submit(_run, task) for task in wave]:
                 running.result()
