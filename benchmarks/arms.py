@@ -70,6 +70,7 @@ class Recipe:
     percent: float = 35.0
     block_size: int = 1
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    token_budget: int = TrainingConfig().token_budget
     seat: bool = False
     training: TrainingConfig = TrainingConfig(epochs=2, learning_rate=1e-3)
     npo: UnlearnConfig = UnlearnConfig(forget_weight=0.2, kl_weight=2.0, training=TrainingConfig(epochs=3, learning_rate=5e-4))
@@ -77,19 +78,25 @@ class Recipe:
     def config(self, name: str, seed: int, scope: Scope) -> AuditConfig:
         """An audit on `n` shuffled rows of a mix (the same for every training seed) with known labels."""
         corpus, held_out, probes = self.inputs()
-        training = replace(self.training, seed=seed)
-        npo = replace(self.npo, training=replace(self.npo.training, seed=seed))
+        training = replace(self.training, seed=seed, token_budget=self.token_budget)
+        npo = replace(self.npo, training=replace(self.npo.training, seed=seed, token_budget=self.token_budget))
         return AuditConfig(
             name=name,
             model=ModelConfig(name=self.model, dtype=self.dtype),
             corpus=CorpusConfig(path=str(corpus), label_column="is_biased", source_column="source"),
             probes=ProbeConfig(path=str(probes), limit=self.probes),
             warmup=WarmupConfig(scope=scope, training=training),
-            gradients=GradientConfig(maps=MapConfig(train="less", probe="sgd"), checkpoints="all", block_size=self.block_size),
+            gradients=GradientConfig(
+                maps=MapConfig(train="less", probe="sgd"),
+                checkpoints="all",
+                block_size=self.block_size,
+                token_budget=self.token_budget,
+            ),
             scores=ScoreConfig(kind="centred"),
             removal=RemovalConfig(policy="top_percent", percent=self.percent),
             mitigation=MitigationConfig(npo=npo, random_seeds=(seed,)),
             evaluation=EvaluationConfig(
+                token_budget=self.token_budget,
                 crows_pairs=CrowsPairsConfig(scorings=("paper", "sum")),
                 perplexity=PerplexityConfig(path=str(held_out), limit=None),
                 seat=SeatConfig(path=str(require_data("seat"))) if self.seat else None,

@@ -13,7 +13,8 @@ training          one optimizer step of our own loop on all the sentences: the s
 features          our vectors: gradient, optimizer map, norm, sketch of 8,192
 hidden            the same with the mean hidden states of the layers that the presets keep
 exact             as features, with exact dot products with random directions: 9 (means of bias types), 100 or 891 (single probes)
-less_gradients    LESS (Xia et al. 2024), one sentence at a time: backward, all gradients as one vector, Adam's map
+less_gradients    LESS (Xia et al. 2024), one sentence at a time: backward, all gradients as one vector, Adam's map; of 64 sentences
+                  at most, and counted for all, since a sentence costs the same among few
 less              the same, projected to 8,192 by a dense Rademacher matrix, 64 vectors at once
 bergson           its two layouts, in a process of its own (`benchmarks.bergson_way`); with --bergson, an interpreter that has it
 
@@ -174,7 +175,9 @@ def less(bench: Bench, project: Projector) -> Seconds:
         torch.cat([moments[name].flatten() for name in parameters]) for moments in (bench.state.exp_avg, bench.state.exp_avg_sq)
     )
     seconds, projecting, waiting = 0.0, 0.0, []
-    for number, example in enumerate(bench.sentences, start=1):
+    few = bench.sentences[:: -(-len(bench.sentences) // PROJECTOR_BATCH)]
+    share = len(few) / len(bench.sentences)
+    for number, example in enumerate(few, start=1):
         started = bench.clock()
         ids = torch.tensor([example.ids], device=bench.device)
         bench.model.zero_grad()
@@ -184,13 +187,13 @@ def less(bench: Bench, project: Projector) -> Seconds:
         square = bench.state.beta2 * second + (1 - bench.state.beta2) * gradient**2
         waiting.append(moment / torch.sqrt(square + bench.state.epsilon))
         between = bench.clock()
-        if len(waiting) == PROJECTOR_BATCH or number == len(bench.sentences):
+        if len(waiting) == PROJECTOR_BATCH or number == len(few):
             project(torch.stack(waiting))
             waiting = []
         seconds, projecting = seconds + between - started, projecting + bench.clock() - between
     bench.model.zero_grad()
     bench.model.requires_grad_(False)
-    return {"less_gradients": seconds, "less": seconds + projecting}
+    return {"less_gradients": seconds / share, "less": (seconds + projecting) / share}
 
 
 def dense_projector(size: int, device: torch.device) -> tuple[str, Projector]:
@@ -338,7 +341,7 @@ def main(
     def row(metric: str, found: Estimate | float, unit: str, against: str = "") -> None:
         value, low, high = (found.value, found.low, found.high) if isinstance(found, Estimate) else (found, None, None)
         unit = f"{unit}; {dtype}, {repeats} rounds"
-        metric = metric if dtype == "float32" else f"{metric}.{dtype}"
+        metric = ".".join([metric, *([dtype] if dtype != "float32" else []), *([bench.device.type] if bench.device.type != "cpu" else [])])
         record(metric, value, low=low, high=high, n=sentences, unit=unit, model=loaded.source.name, against=against, dry=dry)
 
     with TemporaryDirectory() as folder:

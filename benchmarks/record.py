@@ -55,7 +55,7 @@ def record(
         "model": model,
         "command": "python -m " + " ".join([f"benchmarks.{Path(sys.argv[0]).stem}", *sys.argv[1:]]),
         "commit": here["commit"],
-        "hardware": f"{here['processor']}, {here['cores']} cores, {platform.machine()}",
+        "hardware": ", ".join(filter(None, [here["processor"], f"{here['cores']} cores", platform.machine(), here["gpu"]])),
         "threads": int(os.environ.get("OMP_NUM_THREADS", 0)) or None,
         "date": datetime.now(UTC).date().isoformat(),
     }

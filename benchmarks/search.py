@@ -1,12 +1,16 @@
 """What a search over a store of gradients costs, and what an approximate index misses.
 
-python -m benchmarks.search [--sizes 20000 --sizes 100000 --sizes 1000000] [--gpu] [--dry]
+python -m benchmarks.search [--sizes 20000 --sizes 100000 --sizes 1000000] [--dry]
 python -m benchmarks.search --trex-mix WORKSPACE [--dry]      recall on real gradients
+python -m benchmarks.search --gpu [--sizes 20000] [--dry]     the flat index on a GPU beside the CPU's
 
 Cost: stores of synthetic vectors are written as shards into a temporary folder (two bytes a dimension: 16 GB for a million rows) and
 deleted again. Each search runs in a process of its own, whose greatest resident memory is read; page cache is not in it. Where all
 vectors fit into memory, it is timed against NumPy: all in fp32, one product, one `argpartition`, with and without reading the shards;
 and the same store in int8 is searched beside the one in fp16, and its cosines are compared with those of the vectors in fp32.
+
+On a GPU: the same vectors and queries, searched by FAISS's flat index on each; the seconds include building the index, so on the GPU the
+copying of the vectors there.
 
 Recall: of the 50 rows nearest by true cosine, how many IVF-Flat and IVF-PQ find, after a re-rank of `REFINED` times as many by true
 cosine. Over synthetic vectors; or, with `--trex-mix`, this alone over the gradients of an audit on Trex_mix, by the paper's probes. The
@@ -20,6 +24,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -143,7 +148,7 @@ UNITS = {
 }
 
 
-def cost_rows(store: GradientStore, label: str, *, gpu: bool) -> Iterator[Row]:
+def cost_rows(store: GradientStore, label: str) -> Iterator[Row]:
     """Cost by number of queries; the metric of the first number carries no number."""
     for count in QUERIES:
         name = f"search.{label}" + ("" if count == QUERIES[0] else f".{count}_probes")
@@ -157,11 +162,6 @@ def cost_rows(store: GradientStore, label: str, *, gpu: bool) -> Iterator[Row]:
             found |= alone(int8_beside_fp16, small, store, asked)
         for what, value in found.items():
             yield {"metric": f"{name}.{what}", "value": value, "n": store.count, "unit": UNITS[what], "against": against}
-        if gpu and store.count <= IN_MEMORY:
-            vectors = store.vectors()
-            seconds = _least_seconds(lambda vectors=vectors, asked=asked: nearest(vectors, asked, K, "gpu"), REPEATS)
-            unit = "seconds of the flat index on the GPU, copying the vectors there included"
-            yield {"metric": f"{name}.gpu_seconds", "value": seconds, "n": store.count, "unit": unit, "against": against}
 
 
 def recall_rows(store: GradientStore, asked: np.ndarray, label: str, against: str) -> Iterator[Row]:
@@ -180,13 +180,37 @@ def recall_rows(store: GradientStore, asked: np.ndarray, label: str, against: st
         yield {"metric": f"{name}.bytes_share", "value": share, "n": store.count, "unit": "of the flat index", "against": against}
 
 
-def all_rows(sizes: tuple[int, ...], dim: int, folder: Path | None, *, gpu: bool) -> Iterator[Row]:
+def gpu_rows(sizes: tuple[int, ...], dim: int) -> Iterator[Row]:
+    """What the flat index finds on the GPU and on the CPU, and how long each takes."""
+    for size in sizes:
+        centres = max(1, size // MEMBERS)
+        vectors = np.concatenate([clustered(rows, centres, dim) for rows in shard_ranges(size, SHARD)])
+        asked = clustered(range(size, size + QUERIES[0]), centres, dim)
+        (theirs, other), (ours, found) = nearest(vectors, asked, K), nearest(vectors, asked, K, "gpu")
+        same = np.mean([len(set(one) & set(two)) / K for one, two in zip(found.tolist(), other.tolist(), strict=True)])
+        cpu, gpu = (_least_seconds(partial(nearest, vectors, asked, K, device), REPEATS) for device in ("cpu", "gpu"))
+        name = f"search.{label_of(size)}.gpu"
+        against = f"FAISS's flat index on the CPU: {size} synthetic vectors, {len(asked)} queries, k = {K}"
+        for what, value, unit in (
+            ("seconds", gpu, f"seconds of building and searching the flat index on the GPU; the CPU took {cpu:.3g}"),
+            ("same_rows", float(same), f"share of the {K} nearest rows that are the CPU's"),
+            ("cosine_difference", float(np.abs(ours - theirs).max()), "greatest difference of a cosine from the CPU's, place by place"),
+        ):
+            yield {"metric": f"{name}.{what}", "value": value, "n": size, "unit": unit, "against": against}
+
+
+def label_of(size: int) -> str:
+    """20k, 1m."""
+    return f"{size // 10**6}m" if size >= 10**6 else f"{size // 1000}k"
+
+
+def all_rows(sizes: tuple[int, ...], dim: int, folder: Path | None) -> Iterator[Row]:
     """Every row of synthetic stores, size after size; one is deleted before the next is written."""
     for size in sizes:
-        label = f"{size // 10**6}m" if size >= 10**6 else f"{size // 1000}k"
+        label = label_of(size)
         with tempfile.TemporaryDirectory(dir=folder) as place:
             store = write_store(Path(place) / "store", size, dim)
-            yield from cost_rows(store, label, gpu=gpu)
+            yield from cost_rows(store, label)
             if size <= IN_MEMORY:
                 against = f"{size} synthetic vectors in clusters of about {MEMBERS}, {dim} dimensions"
                 yield from recall_rows(store, queries(store, QUERIES[0]), label, against)
@@ -212,11 +236,12 @@ def trex_mix_rows(workspace: Path) -> Iterator[Row]:
     "--trex-mix", "workspace", type=click.Path(path_type=Path), help="Only recall on gradients of Trex_mix, made in this workspace."
 )
 @click.option("--folder", type=click.Path(path_type=Path, exists=True), help="Where the stores are written for a while.")
-@click.option("--gpu", is_flag=True, help="Time the flat index on the GPU, too (faiss-gpu).")
+@click.option("--gpu", is_flag=True, help="Only the flat index on the GPU (faiss-gpu), beside the CPU's.")
 @dry_option
 def main(sizes: tuple[int, ...], dim: int, workspace: Path | None, folder: Path | None, gpu: bool, dry: bool) -> None:
     """Record seconds, memory, the ratio to NumPy, and the recall and size of approximate indexes."""
-    for row in trex_mix_rows(workspace) if workspace else all_rows(sizes, dim, folder, gpu=gpu):
+    rows = gpu_rows(sizes, dim) if gpu else all_rows(sizes, dim, folder)
+    for row in trex_mix_rows(workspace) if workspace else rows:
         record(**row, model="none", dry=dry)
 
 

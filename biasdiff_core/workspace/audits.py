@@ -150,6 +150,7 @@ def environment() -> dict[str, Any]:
         "platform": platform.platform(),
         "processor": _processor(),
         "cores": os.cpu_count(),
+        "gpu": _gpu(),
         "threads": os.environ.get("OMP_NUM_THREADS"),
         "packages": {name: _version(name) for name in PACKAGES},
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -176,6 +177,15 @@ def _version(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
+
+
+def _gpu() -> str:
+    """Name of the GPU, as the driver gives it; empty where there is none."""
+    try:
+        asked = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+        return ", ".join(subprocess.run(asked, capture_output=True, text=True, check=True).stdout.split("\n")[:-1])
+    except (OSError, subprocess.CalledProcessError):
+        return ""
 
 
 def _processor() -> str:
