@@ -4,7 +4,7 @@ python -m benchmarks.featurize [compare] [--sentences 64] [--model NAME] [--dtyp
 python -m benchmarks.featurize --shape qwen2.5-1.5b ...     a model of that shape with random weights, for a GPU
 python -m benchmarks.featurize growth ...     how time and memory grow with the number of sentences, and the projection's error
 
-Sentences of the demo corpus of about 32 tokens, one adapter, after one epoch of training on them. In every round each way takes the
+Sentences of the demo corpus of about 32 tokens, one adapter, after one epoch of training on 128 of them. In every round each way takes the
 same sentences once, one way after another, and each pair of ways gives one ratio; a row is the median over the rounds, its interval the
 bootstrap over them. Seconds are CPU seconds of the process, which other work on the machine stretches less than those of the clock; on a
 GPU they are the clock's, once its work is done.
@@ -29,12 +29,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import click
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -44,6 +46,7 @@ from benchmarks.shapes import SHAPES, shaped
 from biasdiff_core.attribution.gradients import Directions, Featurizer, full_vectors
 from biasdiff_core.attribution.optimizer_map import gradient_map
 from biasdiff_core.attribution.projection import CountSketch, Rademacher
+from biasdiff_core.attribution.store import write_shard
 from biasdiff_core.config import CorpusConfig, GradientConfig, LoraConfig, ModelConfig, TrainingConfig
 from biasdiff_core.config.gradients import OptimizerMap
 from biasdiff_core.config.presets import HIDDEN_DEPTHS
@@ -57,9 +60,11 @@ from biasdiff_core.model.train import Term, mean_nll, train
 from biasdiff_core.workspace.audits import default_workspace
 
 TOKENS = 32
+TRAINED = 128  # sentences at most that the adapter has seen: enough for weights and moments that are not zero
 MEANS, FEW = 9, 100  # directions: means of bias types, single probes
 PROJECTOR_BATCH = 64  # vectors at once
 STILL = 1e-12  # a learning rate that leaves the adapter as it is, so that every round has the same one
+SHARDS = 8
 DRAWS = 10_000
 SETTINGS = GradientConfig()
 BUDGETS = {"cpu": SETTINGS.token_budget, "cuda": 16_384}  # tokens a batch: what `biasdiff tune` tends to choose
@@ -70,8 +75,8 @@ Seconds = Mapping[str, float]  # by the name of what took them, as `Bench.clock`
 
 @dataclass(frozen=True, kw_only=True)
 class Bench:
-    """What all ways share. `encoded`: twice as many sentences as each way takes; after the epoch of training on them `adapter` is the
-    adapter's folder and `state` AdamW's."""
+    """What all ways share. `encoded`: twice as many sentences as each way takes; after the epoch of training on some of them `adapter` is
+    the adapter's folder and `state` AdamW's."""
 
     model: Any
     pad_id: int
@@ -133,7 +138,7 @@ class Bench:
 
 
 def make_bench(loaded: LoadedModel, count: int, folder: Path) -> Bench:
-    """The model with an adapter that has seen the 2 · `count` demo sentences whose length is nearest to `TOKENS`, sorted by length.
+    """The model with a trained adapter, and the 2 · `count` demo sentences whose length is nearest to `TOKENS`, sorted by length.
 
     `folder`: where the adapter is saved.
     """
@@ -141,7 +146,7 @@ def make_bench(loaded: LoadedModel, count: int, folder: Path) -> Bench:
     nearest = sorted(everything, key=lambda example: abs(len(example.ids) - TOKENS))[: 2 * count]
     encoded = sorted(nearest, key=lambda example: len(example.ids))
     model, pad_id = add_lora(loaded.model, LoraConfig(), seed=0), loaded.tokenizer.pad_token_id
-    term = Term(name="nll", examples=encoded, loss=mean_nll)
+    term = Term(name="nll", examples=encoded[:: -(-len(encoded) // TRAINED)], loss=mean_nll)
     adapter = train(model, pad_id, [term], TrainingConfig(epochs=1), folder, stage="featurize")[-1].folder
     state, sketch = load_optimizer_state(adapter, model), CountSketch(SETTINGS.proj_dim, SETTINGS.sketch_seed)
     return Bench(model=model, pad_id=pad_id, encoded=encoded, state=state, sketch=sketch, adapter=adapter)
@@ -279,10 +284,11 @@ def random_directions(bench: Bench, count: int) -> Directions:
 def rounds(ways: Sequence[Callable[[], Seconds]], repeats: int) -> dict[str, np.ndarray]:
     """Seconds [repeats] of each way; all ways take turns."""
     taken: dict[str, list[float]] = {}
-    for _ in range(repeats):
+    for number in range(1, repeats + 1):
         for way in ways:
             for name, seconds in way().items():
                 taken.setdefault(name, []).append(seconds)
+        print(f"round {number}:", {name: round(seconds[-1], 3) for name, seconds in taken.items()}, flush=True)
     return {name: np.array(values) for name, values in taken.items()}
 
 
@@ -354,10 +360,7 @@ def main(
 
 
 def growth(bench: Bench, repeats: int, row: Callable[..., None]) -> None:
-    """Seconds a token from an eighth of the sentences to all, the peak of memory from half to all, and the projection's error.
-
-    Half of them fill batches as large as all do; an eighth would not, and so take less memory.
-    """
+    """Seconds a token from an eighth of the sentences to all, the peak of memory from one shard to `SHARDS`, and the projection's error."""
     sizes = {f"1/{part}": bench.encoded[::part] for part in (8, 4, 2, 1)}
     for encoded in sizes.values():
         bench.features(encoded)  # makes the sketch's matrices, and lets the allocator settle
@@ -366,8 +369,16 @@ def growth(bench: Bench, repeats: int, row: Callable[..., None]) -> None:
     print(f"{bench.seconds} a thousand tokens:", {name: round(1000 * float(np.median(taken[name])) / tokens[name], 3) for name in sizes})
     largest = ratio(taken["1/1"] / tokens["1/1"], taken["1/8"] / tokens["1/8"])
     row("featurize.linear", largest, f"{bench.seconds} a token, {len(sizes['1/1'])} over {len(sizes['1/8'])} sentences, asked ≤ 1.1")
-    small, large = (peak_during(bench.device, lambda size=size: bench.features(sizes[size])) for size in ("1/2", "1/1"))
-    unit = f"peak memory, {len(sizes['1/1'])} over {len(sizes['1/2'])} sentences ({large / 1e9:.2f} GB)"
+    with TemporaryDirectory() as folder:
+
+        def shards(count: int) -> None:
+            """As the gradients stage fills a store."""
+            for number in range(count):
+                table = pd.DataFrame({"norm": 1.0}, index=range(len(bench.encoded)))
+                write_shard(Path(folder), number, bench.features(bench.encoded), table)
+
+        small, large = (peak_during(bench.device, partial(shards, count)) for count in (1, SHARDS))
+    unit = f"peak memory, {SHARDS} shards of {len(bench.encoded)} sentences over one ({large / 1e9:.2f} GB)"
     row("featurize.peak_rss", large / small, unit)
     error = rms_error(bench.features(bench.sentences), whole_vectors(bench, SETTINGS.maps.train))
     row("featurize.cosine_rms_error", error, "rms of projected less exact cosine over pairs of sentences", "full vectors")
