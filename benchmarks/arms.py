@@ -53,7 +53,6 @@ from biasdiff_core.review.simulate import decide_from_labels
 from biasdiff_core.workspace.artefacts import Artefact, is_complete, open_artefact, write_atomic
 
 Scope = Literal["full", "few"]
-DRAWS = 2000
 HELD_OUT = 300
 
 

@@ -8,12 +8,15 @@ no variant is better than the other, whatever the data look like.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import click
 import numpy as np
+from scipy.optimize import brentq
+from scipy.stats import norm
 
 from benchmarks.record import record
 from biasdiff_core.audit import Audit
@@ -24,6 +27,8 @@ from biasdiff_core.evaluation.statistics import (
     bootstrap_ratio,
     mcnemar_exact,
     paired_bootstrap,
+    pooled_auroc,
+    pooled_coverage,
     pooled_difference,
     pooled_share_undone,
     share_undone,
@@ -38,6 +43,12 @@ SEEDS, PAIRS = 3, 1290
 # Spread of the means of training seeds over that of a pair's margins: in Table 1 it is 0.01 to 0.04 (docs/log.md), there the greatest
 # with retraining; more than that; and so great that three seeds are three values.
 SPREADS = {"none": 0.0, "small": 0.02, "much": 0.07, "great": 0.3}
+# Rankings: so many examples, this share of them biased, this share selected; how far the biased ones score above the others, in spreads of
+# an example's own part, from AUROC 0.6 to 0.98; and how much the seeds vary that (in `benchmarks.probes` by some 0.05 to 0.2, docs/log.md).
+EXAMPLES, BIASED, SELECTED = 500, 0.29, 0.35
+DISTANCES = {"weak": 0.4, "strong": 3.4}
+VARIED = {"none": 0.0, "small": 0.1, "much": 0.3, "great": 0.8}
+NOISE = math.hypot(1, 0.5)  # of a score: the example's own part, and that of the example in the seed
 
 
 def rejections(base: PairScores, origin: PairScores) -> Iterator[tuple[str, int]]:
@@ -95,6 +106,12 @@ def cases() -> dict[str, Callable[[np.random.Generator, int], bool]]:
         "paired": paired,
         "share_undone": share,
         **{f"pooled_over_seeds.{name}": partial(pooled, spread=spread) for name, spread in SPREADS.items()},
+        **{
+            f"{figure}.{distance}.{name}": partial(case, distance=DISTANCES[distance], varied=varied)
+            for figure, case in (("pooled_auroc", pooled_area), ("pooled_coverage", covered))
+            for distance in DISTANCES
+            for name, varied in VARIED.items()
+        },
         **{f"pooled_share.{name}": partial(pooled_share, spread=SPREADS[name]) for name in ("none", "small", "much")},
     }
 
@@ -110,6 +127,38 @@ def pooled_share(generator: np.random.Generator, _: int, *, spread: float) -> bo
     origin = generator.normal(size=(1, PAIRS)) + rise
     found = pooled_share_undone(origin, origin - 0.4 * rise - moved_by(0.0, generator, spread), origin - rise)
     return found.low is not None and found.high is not None and found.low <= 0.4 <= found.high
+
+
+def pooled_area(generator: np.random.Generator, _: int, *, distance: float, varied: float) -> bool:
+    """An AUROC over seeds and examples: a difference of two scores is normal, over seeds too."""
+    return holds(pooled_auroc(*ranked(generator, distance, varied)), float(norm.cdf(distance / math.hypot(math.sqrt(2) * NOISE, varied))))
+
+
+def covered(generator: np.random.Generator, _: int, *, distance: float, varied: float) -> bool:
+    """A coverage over seeds and examples."""
+    return holds(pooled_coverage(*ranked(generator, distance, varied), round(SELECTED * EXAMPLES)), true_coverage(distance, varied))
+
+
+def ranked(generator: np.random.Generator, distance: float, varied: float) -> tuple[np.ndarray, list[int]]:
+    """Scores [seeds, examples] and labels: examples, seeds, and each example in each seed have their own part in a score."""
+    labels = (generator.random(EXAMPLES) < BIASED).astype(int)
+    raised = labels * (distance + varied * generator.normal(size=(SEEDS, 1)))
+    return raised + generator.normal(size=EXAMPLES) + 0.5 * generator.normal(size=(SEEDS, EXAMPLES)), labels.tolist()
+
+
+@cache
+def true_coverage(distance: float, varied: float) -> float:
+    """Share of all biased examples that there are above the cut which selects `SELECTED` of all, mean over seeds (Gauss-Hermite)."""
+
+    def above(cut: float, raised: float) -> float:
+        return float(norm.sf((cut - raised) / NOISE))
+
+    def of_seed(raised: float) -> float:
+        cut = brentq(lambda at: BIASED * above(at, raised) + (1 - BIASED) * above(at, 0.0) - SELECTED, -20.0, 20.0)
+        return above(cut, raised)
+
+    nodes, weights = np.polynomial.hermite_e.hermegauss(60)
+    return float(np.average([of_seed(distance + varied * node) for node in nodes], weights=weights))
 
 
 def moved_by(mean: float, generator: np.random.Generator, spread: float) -> np.ndarray:

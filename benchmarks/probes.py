@@ -17,14 +17,14 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.arms import DRAWS, Recipe, ranked, take_over
+from benchmarks.arms import Recipe, ranked, take_over
 from benchmarks.cells import side_by_side
 from benchmarks.record import dry_option, record
 from biasdiff_core.attribution.ranking import selected_count
 from biasdiff_core.audit import Audit
 from biasdiff_core.cli_common import progress_bar
 from biasdiff_core.config.model import BUNDLED_MODEL
-from biasdiff_core.evaluation.statistics import Estimate, auroc
+from biasdiff_core.evaluation.statistics import Estimate, pooled_auroc, pooled_coverage
 from biasdiff_core.pipeline import Pipeline
 
 INDICATORS = ("own", "bias_diff", "wino", "seat", "stereoset")
@@ -49,33 +49,20 @@ def scores_and_labels(audits: Sequence[Audit]) -> tuple[Floats, Labels]:
     return np.stack([table["score"].to_numpy(float) for table in tables]), tables[0]["label"].to_numpy(int)
 
 
-def coverage(scores: Floats, labels: Labels) -> float:
-    """Share of the biased examples among the top `PERCENT` % by score (Eq. 9)."""
-    top = np.argsort(-scores, kind="stable")[: selected_count(len(scores), PERCENT)]
-    return float(labels[top].sum() / labels.sum())
+def coverage(scores: Floats, labels: Labels) -> Estimate:
+    """Share of the biased examples among the top `PERCENT` % by score (Eq. 9), mean over training seeds."""
+    return pooled_coverage(scores, labels.tolist(), selected_count(len(labels), PERCENT))
 
 
-def area(scores: Floats, labels: Labels) -> float:
-    """AUROC of the scores against the labels."""
-    return auroc(scores, labels.tolist()).value
+def area(scores: Floats, labels: Labels) -> Estimate:
+    """AUROC of the scores against the labels, mean over training seeds."""
+    return pooled_auroc(scores, labels.tolist())
 
 
-FIGURES: Mapping[str, tuple[Callable[[Floats, Labels], float], str]] = {
+FIGURES: Mapping[str, tuple[Callable[[Floats, Labels], Estimate], str]] = {
     "coverage_35": (coverage, f"share of the biased examples in the top {PERCENT:g} %"),
     "auroc": (area, "area under the ROC curve of influence against the known labels"),
 }
-
-
-def over_seeds(figure: Callable[[Floats, Labels], float], scores: Floats, labels: Labels, *, draws: int = DRAWS) -> Estimate:
-    """Mean over training seeds of a figure, and its 95 % interval: seeds and examples both drawn with replacement."""
-    random = np.random.default_rng(0)
-    resampled = []
-    while len(resampled) < draws:
-        rows, items = random.integers(len(scores), size=len(scores)), random.integers(len(labels), size=len(labels))
-        if 0 < labels[items].sum() < len(items):
-            resampled.append(np.mean([figure(scores[row, items], labels[items]) for row in rows]))
-    low, high = np.percentile(resampled, [2.5, 97.5])
-    return Estimate(value=float(np.mean([figure(row, labels) for row in scores])), low=float(low), high=float(high))
 
 
 @click.command()
@@ -97,8 +84,8 @@ def main(workspace: Path, seeds: int, n: int, model: str, processes: int, dry: b
         scores, labels = scores_and_labels(audits)
         against = f"{len(audits[0].probes())} probes; {seeds} training seeds; the other sets in the same run"
         for name, (figure, unit) in FIGURES.items():
-            found = over_seeds(figure, scores, labels)
-            how = f"{unit}; mean over seeds, bootstrap over seeds and examples"
+            found = figure(scores, labels)
+            how = f"{unit}; mean over training seeds, which cross the examples as random effects"
             place, bounds = f"probes.{indicator}.{name}", {"low": found.low, "high": found.high}
             record(place, found.value, **bounds, n=len(labels), unit=how, model=model, against=against, dry=dry)
 

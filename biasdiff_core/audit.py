@@ -26,8 +26,10 @@ from biasdiff_core.config.mitigation import Method
 from biasdiff_core.config.presets import preset
 from biasdiff_core.corpus.examples import Corpus, ProbeSet
 from biasdiff_core.corpus.export import export_without
+from biasdiff_core.corpus.probes import LeakageReport, leakage
 from biasdiff_core.corpus.table import read_corpus_table, read_probes_table
 from biasdiff_core.errors import DataError, ReviewError
+from biasdiff_core.evaluation.texts import scored_texts
 from biasdiff_core.evidence import last_stores, or_error, quality_of, train_index
 from biasdiff_core.model.source import lora_settings
 from biasdiff_core.plan import Plan, plan, removals, repair_plan, require_done, search_stage
@@ -148,6 +150,10 @@ class Audit:
     def probes(self) -> ProbeSet:
         """The probing set as it was read."""
         return read_probes_table(self.artefact("probes").path("probes.parquet"))
+
+    def leakage(self) -> LeakageReport:
+        """Where probes and twins stand in the corpus, and in the texts that the evaluation scores, as its files are now."""
+        return leakage(self.probes(), self.corpus(), or_error(lambda: scored_texts(self.config.evaluation)))
 
     def probe_quality(self) -> ProbeQuality:
         """Figures and flags of the probing set, from what is there; a figure that lacks something says what (see `compare_meanings`)."""

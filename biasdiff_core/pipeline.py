@@ -35,7 +35,7 @@ from biasdiff_core.comparison import BASE
 from biasdiff_core.config import StopConfig
 from biasdiff_core.config.mitigation import DEV_PROBES, UNLEARNINGS, Method, Unlearning
 from biasdiff_core.corpus.examples import Corpus, ProbeSet
-from biasdiff_core.corpus.probes import leakage, read_probes
+from biasdiff_core.corpus.probes import read_probes
 from biasdiff_core.corpus.read import read_corpus
 from biasdiff_core.corpus.table import read_corpus_table, read_probes_table, write_corpus, write_probes
 from biasdiff_core.effect import REMOVED_FILE, removed_ids
@@ -165,10 +165,10 @@ class Pipeline:
         draft.facts |= {"examples": len(result.corpus), "labelled": result.corpus.labels is not None}
 
     def _probes(self, draft: Draft, stage: PlannedStage) -> None:
+        scored_texts(self.config.evaluation)  # a faulty file is refused here, not after hours of gradients
         probes, notes = read_probes(self.config.probes)
-        leaks = leakage(probes, self.corpus, scored_texts(self.config.evaluation))
         write_probes(probes, draft.folder / "probes.parquet")
-        _write_json(draft.folder / "report.json", {"notes": notes, "leakage": leaks.to_json()})
+        _write_json(draft.folder / "report.json", {"notes": notes})
         draft.facts |= {"probes": len(probes), "twins": probes.has_twins, "bias_types": list(probes.bias_types)}
 
     def _nearness(self, encoder: Path, draft: Draft, stage: PlannedStage) -> None:

@@ -10,14 +10,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from biasdiff_core.attribution.nearness import SETTINGS
 from biasdiff_core.comparison import BASE, ORIGIN
 from biasdiff_core.config import AuditConfig, UnlearnConfig
 from biasdiff_core.config.mitigation import DEV_PROBES, UNLEARNINGS, Method, MitigationConfig
 from biasdiff_core.corpus.sources import source_digest
 from biasdiff_core.errors import ArtefactError, BiasDiffError
 from biasdiff_core.evaluation.pairs import pairs_path
-from biasdiff_core.evaluation.texts import scored_digests
+from biasdiff_core.evidence import nearness_made_from
 from biasdiff_core.model.source import adapter_digest, locate
 from biasdiff_core.workspace.artefacts import Artefact, digest_source, is_complete, manifests, open_artefact, stage_key
 from biasdiff_core.workspace.audits import AuditFolder, list_audits
@@ -115,8 +114,9 @@ def plan(audit: AuditFolder) -> Plan:
 def nearness_stage(audit: AuditFolder) -> PlannedStage:
     """How near the probes are in meaning to corpus and evaluation: made when asked for, no part of the analysis."""
     analysis, build = plan(audit), _Builder(audit.path)
-    inputs = {name: analysis[name].key for name in ("corpus", "probes")} | scored_digests(analysis["evaluation"].inputs)
-    build("nearness", SETTINGS, inputs, "Compare the meanings of the probes")
+    corpus, probes, evaluation = (analysis[name] for name in ("corpus", "probes", "evaluation"))
+    made_from = nearness_made_from(audit.config, corpus.key, probes.key, evaluation.inputs)
+    build("nearness", *made_from, "Compare the meanings of the probes")
     return build.stages[0]
 
 

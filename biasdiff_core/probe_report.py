@@ -134,12 +134,11 @@ def probe_quality(
     """
     texts, learned = [probe.text for probe in probes], [example.text for example in corpus]
     twins, types = twin_differences(probes), counted(probe.bias_type for probe in probes)
-    leaks = leakage(probes, corpus, () if isinstance(evaluation, BiasDiffError) else evaluation)
-    scored = evaluation if isinstance(evaluation, BiasDiffError) else leaks.in_evaluation
+    leaks = leakage(probes, corpus, evaluation)
     pool = style_pool(learned, SEED)
     found = [
         _measured(["copied_corpus"], _copied, probes, CORPUS, leaks.in_corpus),
-        _measured(["copied_evaluation"], _copied, probes, EVALUATION, scored),
+        _measured(["copied_evaluation"], _copied, probes, EVALUATION, leaks.in_evaluation),
         _measured(["shared_corpus"], _shared, probes, CORPUS, learned),
         _measured(["shared_evaluation"], _shared, probes, EVALUATION, evaluation),
         _measured(["near_corpus"], _near, probes, CORPUS, nearness),

@@ -240,7 +240,6 @@ def _facts(audit: AuditFolder, inputs: Mapping[str, str], comparison: Comparison
         "corpus": read,
         "card": or_error(lambda: corpus_card(audit.config.corpus.path, read["digest"])),
         "mentions": or_error(lambda: groups_mentioned(audit, corpus, frozen.ids)),
-        "leakage": probes.read_json("report.json")["leakage"],
         "quality": quality,
         "quality_figures": [metric for metric in quality.metrics if metric.name.count(".") == 1],  # over all probes
         "detection": [MetricResult.from_json(record) for record in detection],

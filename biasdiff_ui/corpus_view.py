@@ -7,15 +7,28 @@ from math import ceil
 import pandas as pd
 import streamlit as st
 
+from biasdiff_core.audit import Audit
 from biasdiff_core.corpus.probes import LeakageReport
 from biasdiff_core.corpus.refusals import listed
 from biasdiff_core.corpus.summary import CorpusReport
+from biasdiff_core.errors import BiasDiffError
+from biasdiff_core.plan import nearness_stage
 from biasdiff_ui.charts import bars, lengths, show
 from biasdiff_ui.format import count
 from biasdiff_ui.notices import plain
 
 PAGE = 200
 MOST_ROWS = 500
+
+
+@st.cache_resource(max_entries=16, show_spinner="Looking for the probes in corpus and evaluation")
+def _leakage(made_from: str, _audit: Audit) -> LeakageReport:
+    return _audit.leakage()
+
+
+def load_leakage(audit: Audit) -> LeakageReport:
+    """Where the audit's probes stand in corpus and evaluation, kept for as long as none of the three changes."""
+    return _leakage(nearness_stage(audit.folder).key, audit)
 
 
 def counts(report: CorpusReport, corpus: pd.DataFrame) -> None:
@@ -52,12 +65,15 @@ def findings(report: CorpusReport, corpus: pd.DataFrame, leaks: LeakageReport, p
     _duplicates("Near duplicates", "texts equal but for case, punctuation and white space", report.near_duplicate_groups, corpus)
     texts = dict(zip(corpus["id"], corpus["text"], strict=True))
     _leaks("Probes that stand in the corpus", leaks.in_corpus, probes, texts)
-    _leaks("Probes that stand in the evaluation", leaks.in_evaluation, probes, {})
+    if isinstance(leaks.in_evaluation, BiasDiffError):
+        st.caption(plain(f"Probes that stand in the evaluation: not known. {leaks.in_evaluation}"))
+    else:
+        _leaks("Probes that stand in the evaluation", leaks.in_evaluation, probes, {})
     for note in notes:
         st.caption(plain(f"Probes: {note}"))
 
 
-def _kinds(report: CorpusReport, leaks: LeakageReport) -> dict[str, tuple[object, ...]]:
+def _kinds(report: CorpusReport, leaks: LeakageReport) -> dict[str, tuple[object, ...] | BiasDiffError]:
     return {
         "Duplicates": report.duplicate_groups,
         "Near duplicates": report.near_duplicate_groups,

@@ -19,7 +19,7 @@ from biasdiff_core.workspace.audits import default_workspace
 
 PREVIEW_ROWS = 20
 PATH = "Path or dataset id"
-KINDS_OF_TEXTS = "CSV, TSV, JSONL, Parquet, a folder saved by `datasets`, or an id such as owner/name or owner/name#validation."
+KINDS_OF_TEXTS = "CSV, TSV, JSONL, Parquet, a folder saved by `datasets`, or an id such as owner/name; #validation behind it: that split."
 TEXTS = ("text", "sentence", "content")  # likely names of a column of texts
 NOT_A_COLUMN = "none"
 SPLIT = "train"

@@ -40,7 +40,7 @@ def load_quality(audit: Audit, plan: Plan) -> ProbeQuality:
     """The quality of the audit's probes, kept for as long as nothing that it is made from changes."""
     nearness = nearness_stage(audit.folder)
     done = (stage.key for stage in (plan["gradients"], nearness) if stage.done)
-    return _judged((audit.folder.id, *nearness.inputs.values(), *done), audit)
+    return _judged((audit.folder.id, nearness.key, *done), audit)
 
 
 def weaknesses(quality: ProbeQuality) -> None:

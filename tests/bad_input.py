@@ -280,6 +280,11 @@ CASES: list[Case] = [
     _corpus("one column for prompt and completion", "c.csv", "", **PAIR | {"completion_column": "prompt"}),
     Case(kind="Corpus", wrong="a file that is not there", provoke=lambda f: read_corpus(CorpusConfig(path=str(f / "absent.csv")))),
     Case(kind="Corpus", wrong="a folder of something else", provoke=lambda f: read_corpus(CorpusConfig(path=str(f)))),
+    Case(
+        kind="Corpus",
+        wrong="a split of a file",
+        provoke=lambda f: read_corpus(CorpusConfig(path=f"{_file(f, 'c.csv', 'text')}#test")),
+    ),
     Case(kind="Corpus", wrong="a path longer than any name", provoke=lambda f: read_corpus(CorpusConfig(path="a" * 5000))),
     Case(kind="Corpus", wrong="an empty path", provoke=lambda f: read_corpus(CorpusConfig(path=" "))),
     _probes("no probe has a twin", PROBES + "Women lie.,,gender\nMen lie.,,gender\n"),

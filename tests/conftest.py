@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from biasdiff_core.attribution.baselines import MINILM_WHEEL
 from biasdiff_core.audit import Audit
 from biasdiff_core.workspace.audits import SHIPPED_FILE, WORKSPACE_VARIABLE
 from biasdiff_ui.boot import SHIPPED_AUDITS
+from tests.test_baselines import tiny_encoder
 from tests.tiny_audit import save_model, tiny_config
 
 
@@ -50,3 +52,13 @@ def finished_workspace(workspace: Path, finished_audit: Audit) -> Path:
     """A workspace of the test's own that holds a copy of the finished audit and its decisions."""
     shutil.copytree(finished_audit.folder.workspace, workspace, dirs_exist_ok=True)
     return workspace
+
+
+@pytest.fixture
+def encoder_wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A wheel of the sentence encoder's name with a random tiny BERT in it, found before the real one."""
+    package = tmp_path / "wheels" / MINILM_WHEEL
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    tiny_encoder(package / "model")
+    monkeypatch.syspath_prepend(str(tmp_path / "wheels"))

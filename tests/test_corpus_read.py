@@ -21,6 +21,7 @@ from benchmarks.reading import ROWS, WRITERS, measured, write_large
 from biasdiff_core.config import CorpusConfig, ProbeConfig
 from biasdiff_core.corpus.demo import DEMO_FOLDER, demo_path
 from biasdiff_core.corpus.examples import TrainingExample, content_id
+from biasdiff_core.corpus.export import export_without
 from biasdiff_core.corpus.formats import HEAD, JsonLines, ParquetFile
 from biasdiff_core.corpus.probes import read_probes
 from biasdiff_core.corpus.read import count_corpus, read_corpus
@@ -481,6 +482,36 @@ def test_folder_saved_by_datasets(tmp_path: Path, whole: bool) -> None:
     if whole:
         with pytest.raises(DataError, match="no split 'dev', only train, test"):
             read_corpus(replace(config, split="dev"))
+
+
+def test_a_folder_names_its_split(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    parts = {name: datasets.Dataset.from_dict({"text": [f"{name} one", f"{name} two"]}) for name in ("train", "test")}
+    folder = tmp_path / "of#two"  # a sign in the name itself names no split
+    datasets.DatasetDict(parts).save_to_disk(str(folder))
+    parts["train"].save_to_disk(str(tmp_path / "single"))
+    named = f"{folder}#test"
+    for path, split in ((str(folder), "train"), (named, "test"), (f"{folder}#train", "train")):
+        assert [example.text for example in read_corpus(CorpusConfig(path=path)).corpus] == [f"{split} one", f"{split} two"]
+        assert [probe.text for probe in read_probes(ProbeConfig(path=path))[0]] == [f"{split} one", f"{split} two"]
+    assert len({source_digest(path) for path in (str(folder), named, f"{folder}#train")}) == 3
+    # The split that the path names goes before that of the setting, and a copy keeps the others whole.
+    corpus = read_corpus(CorpusConfig(path=named, split="train")).corpus
+    export_without(CorpusConfig(path=named), {corpus.ids[0]}, tmp_path / "cleaned")
+    assert {name: part["text"] for name, part in datasets.load_from_disk(str(tmp_path / "cleaned")).items()} == {
+        "train": ["train one", "train two"],
+        "test": ["test two"],
+    }
+    with pytest.raises(DataError, match="no split 'dev', only train, test"):
+        read_corpus(CorpusConfig(path=f"{folder}#dev"))
+    with pytest.raises(DataError, match="one dataset without splits, so it has no 'test'"):
+        read_corpus(CorpusConfig(path=f"{tmp_path / 'single'}#test"))
+
+
+def test_a_file_has_no_split_to_name(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.csv", "text\none\ntwo\n")
+    with pytest.raises(DataError, match=r"a\.csv is a file, which has no split 'test'\. Name it without #test\."):
+        read_corpus(CorpusConfig(path=f"{path}#test"))
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,7 @@ import math
 import random
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,7 +18,7 @@ from hypothesis import strategies as st
 
 from biasdiff_core.attribution.baselines import MINILM_WHEEL
 from biasdiff_core.attribution.influence import CheckpointStores, projected_cosines, score_column
-from biasdiff_core.attribution.nearness import CORPUS, EVALUATION, NEARNESS_FILE, SETTINGS, nearest_texts
+from biasdiff_core.attribution.nearness import CORPUS, EVALUATION, nearest_texts
 from biasdiff_core.attribution.probe_quality import (
     ACROSS,
     MOST_EXAMPLES,
@@ -36,27 +34,18 @@ from biasdiff_core.attribution.probe_quality import (
 from biasdiff_core.attribution.store import GradientStore, finish_store, shard_ranges, write_shard
 from biasdiff_core.audit import Audit
 from biasdiff_core.cli import main
-from biasdiff_core.config import AuditConfig, SeatConfig, StereoSetConfig
 from biasdiff_core.config.generation import BIAS_TYPES
 from biasdiff_core.corpus.examples import Corpus, Probe, ProbeSet
 from biasdiff_core.errors import ArtefactError, BiasDiffError
-from biasdiff_core.evaluation.stereoset import ContextTest
 from biasdiff_core.model.lora import attach_adapter
 from biasdiff_core.model.tokenise import encode_texts
-from biasdiff_core.pipeline import Pipeline
-from biasdiff_core.plan import nearness_stage, plan
+from biasdiff_core.plan import nearness_stage
 from biasdiff_core.probe_report import ProbeQuality, probe_quality
-from biasdiff_core.workspace.artefacts import archive, digest_file, stage_key
+from biasdiff_core.workspace.artefacts import archive
 from biasdiff_core.workspace.audits import WORKSPACE_VARIABLE
 from biasdiff_ui.probes_view import probe_rows
 from tests.reference.likelihood_slow import token_log_probs_slow
 from tests.test_app import open_page, shown
-from tests.test_baselines import tiny_encoder
-from tests.test_seat import SETS
-from tests.test_seat import write as write_seat
-from tests.test_stereoset import row as stereoset_row
-from tests.test_stereoset import write as write_stereoset
-from tests.tiny_audit import tiny_config
 from tests.tiny_gradients import collect, example, gradient_config, tiny_corpus, tiny_probes, warm_up
 from tests.tiny_models import tiny_loaded
 
@@ -506,16 +495,6 @@ def audit(finished_audit: Audit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     return Audit.open(finished_audit.folder.id)
 
 
-@pytest.fixture
-def encoder_wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A wheel of the sentence encoder's name with a random tiny BERT in it, found before the real one."""
-    package = tmp_path / "wheels" / MINILM_WHEEL
-    package.mkdir(parents=True)
-    (package / "__init__.py").touch()
-    tiny_encoder(package / "model")
-    monkeypatch.syspath_prepend(str(tmp_path / "wheels"))
-
-
 def test_archived_vectors_leave_what_losses_say(audit: Audit) -> None:
     whole = audit.probe_quality()
     gradients = audit.artefact("gradients")
@@ -538,52 +517,6 @@ def test_meanings_are_compared_once_and_read_from_then_on(audit: Audit, encoder_
     quality = audit.probe_quality()
     assert quality["near_corpus"].n == quality["near_evaluation"].n == 12
     assert all(finding.state == "ok" for finding in audit.folder.verify()[f"nearness/{stage.key}"])
-
-
-PLANTED = "Of course women spoil every meeting."  # one of the tiny audit's probes
-
-
-def with_suite(config: AuditConfig, suite: str, folder: Path) -> AuditConfig:
-    """The audit that also scores one suite, whose file holds PLANTED."""
-    folder.mkdir(exist_ok=True)
-    if suite == "stereoset":
-        test = ContextTest(id="t", target="t", bias_type="gender", stereotype=PLANTED, anti_stereotype="Men do.", unrelated="Tea does.")
-        chosen: dict[str, Any] = {"stereoset": StereoSetConfig(path=write_stereoset(folder / "dev.json", [stereoset_row(test)]))}
-    else:
-        write_seat(folder, "sent-own", {**SETS, "attr2": [PLANTED]})
-        chosen = {"seat": SeatConfig(path=str(folder))}
-    return replace(config, evaluation=replace(config.evaluation, **chosen))
-
-
-@pytest.mark.parametrize("suite", ["stereoset", "seat"])
-def test_a_probe_that_stands_in_a_suite_is_flagged(suite: str, tiny_model_folder: Path, tmp_path: Path, encoder_wheel: None) -> None:
-    (tmp_path / "data").mkdir()
-    plain = tiny_config(tmp_path / "data", tiny_model_folder)
-    audits = [Audit.from_config(config, tmp_path / "w") for config in (plain, with_suite(plain, suite, tmp_path / suite))]
-    for audit, found in zip(audits, ([], [PLANTED]), strict=True):
-        Pipeline(audit.folder).analyse(until="probes")
-        leaks = audit.artefact("probes").read_json("report.json")["leakage"]["in_evaluation"]
-        assert [leak["found"] for leak in leaks] == found
-        audit.compare_meanings()
-        nearness = pd.read_parquet(audit.folder.path / "nearness" / nearness_stage(audit.folder).key / NEARNESS_FILE)
-        assert (PLANTED in nearness[nearness["place"] == EVALUATION]["found"].tolist()) == bool(found)
-        quality = audit.probe_quality()
-        assert flagged(quality, "copied_evaluation").startswith("1 of 12 probes stand in the evaluation") == bool(found)
-        assert quality["near_evaluation"].n == 12
-
-
-@pytest.mark.parametrize("suite", ["stereoset", "seat"])
-def test_meanings_are_compared_anew_for_another_file_of_a_suite(suite: str, tiny_model_folder: Path, tmp_path: Path) -> None:
-    (tmp_path / "data").mkdir()
-    plain = tiny_config(tmp_path / "data", tiny_model_folder)
-    folder = Audit.from_config(plain, tmp_path / "w").folder
-    corpus, probes, pairs = plan(folder)["corpus"].key, plan(folder)["probes"].key, digest_file(tmp_path / "data" / "pairs.csv")
-    assert nearness_stage(folder).key == stage_key("nearness", SETTINGS, {"corpus": corpus, "probes": probes, "pairs": pairs})
-    folder = Audit.from_config(with_suite(plain, suite, tmp_path / suite), tmp_path / "w").folder
-    before = nearness_stage(folder)
-    path = next((tmp_path / suite).iterdir())
-    path.write_text(path.read_text().replace(PLANTED, "Tea is served."))
-    assert nearness_stage(folder).key != before.key and plan(folder)["probes"].key == probes
 
 
 def test_the_command_prints_what_is_weak_and_every_figure(audit: Audit, encoder_wheel: None) -> None:
@@ -613,7 +546,17 @@ def test_files_are_judged_without_an_audit_as_in_one(audit: Audit, encoder_wheel
     assert found["near_evaluation"]["n"] == 12
 
 
-@pytest.mark.parametrize("arguments", [[], ["--probes", "p.csv"], ["--corpus", "c.csv"], ["a", "--probes", "p.csv", "--corpus", "c.csv"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["--probes", "p.csv"],
+        ["--corpus", "c.csv"],
+        ["a", "--probes", "p.csv", "--corpus", "c.csv"],
+        ["a", "--seat", "tests"],
+        ["a", "--crows-pairs", "pairs.csv"],
+    ],
+)
 def test_check_takes_an_audit_or_both_files(arguments: Sequence[str]) -> None:
     found = CliRunner().invoke(main, ["probes", "check", *arguments])
     assert found.exit_code == 2 and "Give AUDIT, or --probes and --corpus." in found.output

@@ -9,7 +9,8 @@ from biasdiff_core.config.base import config_class, require, require_positive
 class CorpusConfig:
     """`path`: `demo`, a CSV / JSONL / Parquet file, a folder saved by `datasets`, or a Hugging Face dataset id.
 
-    An id may name revision and split, `owner/name@revision#split`; `split` is that of folders and of ids that name none.
+    A folder may name its split, `folder#split`, an id revision and split, `owner/name@revision#split`; `split` is that of those that
+    name none.
     Either `text_column`, or `prompt_column` and `completion_column` (then only the completion is learned).
     Rows over `max_tokens` are listed and refused unless `truncate`.
     """

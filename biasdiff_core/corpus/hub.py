@@ -42,8 +42,11 @@ class SavedDataset(Table):
         kept.save_to_disk(str(target))
 
 
-def load_folder(folder: Path, split: str) -> SavedDataset:
-    """A folder saved by `Dataset.save_to_disk` or `DatasetDict.save_to_disk`. Raises DataError when there is no such split."""
+def load_folder(folder: Path, split: str, named: str) -> SavedDataset:
+    """A folder saved by `Dataset.save_to_disk` or `DatasetDict.save_to_disk`. `named`: the split asked for in place of `split`, or empty.
+
+    Raises DataError when there is no such split; a `Dataset` has none to name.
+    """
     package = _package()
     try:
         loaded = package.load_from_disk(str(folder))
@@ -52,21 +55,22 @@ def load_folder(folder: Path, split: str) -> SavedDataset:
             f"The dataset in {folder} cannot be loaded: {one_line(error)}.", "Save it again with `Dataset.save_to_disk`."
         ) from error
     if not isinstance(loaded, dict):
+        if named:
+            raise DataError(f"{folder} is one dataset without splits, so it has no {named!r}.", f"Name it without #{named}.")
         return SavedDataset(loaded, split)
+    split = named or split
     if split not in loaded:
-        raise DataError(f"{folder} has no split {split!r}, only {', '.join(loaded)}.", "Name one of them as corpus.split.")
+        raise DataError(f"{folder} has no split {split!r}, only {', '.join(loaded)}.", f"Name one of them: {folder}#{next(iter(loaded))}.")
     return SavedDataset(loaded[split], split, loaded)
 
 
 def load_hub(name: str, split: str) -> SavedDataset:
-    """A dataset of the hub by its id, `owner/name@revision#split`, of which `owner/name` is enough.
+    """A dataset of the hub by its id, `owner/name@revision`, of which `owner/name` is enough.
 
-    `split`: the one that is read when the id names none. Raises DataError when the dataset cannot be had.
+    Raises DataError when the dataset cannot be had.
     """
     package = _package()
-    place, _, named = name.partition("#")
-    identifier, _, revision = place.partition("@")
-    split = named or split
+    identifier, _, revision = name.partition("@")
     try:
         return SavedDataset(package.load_dataset(identifier, split=split, revision=revision or None), split)
     except Exception as error:  # the client lets through whatever its HTTP library, the hub or a malformed dataset raises

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 from biasdiff_core.config import ProbeConfig
 from biasdiff_core.corpus.examples import Corpus, Probe, ProbeSet, content_id
@@ -13,7 +13,7 @@ from biasdiff_core.corpus.formats import Row, Table
 from biasdiff_core.corpus.refusals import SAME_TWIN, Flaw, Refusals, flaw_of, listed, rows_of
 from biasdiff_core.corpus.sources import open_source, require_columns
 from biasdiff_core.corpus.summary import normalised
-from biasdiff_core.errors import DataError
+from biasdiff_core.errors import BiasDiffError, DataError
 from biasdiff_core.workspace.artefacts import digest_bytes
 
 DEMO_FILE = "probes.csv"
@@ -105,32 +105,29 @@ class Leak:
 
 @dataclass(frozen=True, kw_only=True)
 class LeakageReport:
-    """Where the probing set is not disjoint: in the corpus, and in texts that the evaluation scores."""
+    """Where the probing set is not disjoint: in the corpus, and in texts that the evaluation scores, or why that is not known."""
 
     in_corpus: tuple[Leak, ...]
-    in_evaluation: tuple[Leak, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        """The fields as plain JSON values."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, record: Mapping[str, Any]) -> LeakageReport:
-        """Inverse of `to_json`."""
-        return cls(**{name: tuple(Leak(**leak) for leak in leaks) for name, leaks in record.items()})
+    in_evaluation: tuple[Leak, ...] | BiasDiffError
 
 
-def leakage(probes: ProbeSet, corpus: Corpus, evaluation_texts: Collection[str] = ()) -> LeakageReport:
-    """Probes and twins that are equal, once normalised, to a training text (alone or after its prompt) or an evaluation text."""
+def leakage(probes: ProbeSet, corpus: Corpus, evaluation: Collection[str] | BiasDiffError = ()) -> LeakageReport:
+    """Probes and twins that are equal, once normalised, to a training text (alone or after its prompt) or a text of the evaluation.
+
+    `evaluation`: the texts that it scores, or the error for which they cannot be read.
+    """
     places: defaultdict[str, list[str]] = defaultdict(list)
     for example in corpus:
         forms = {normalised(example.text), normalised(f"{example.prompt or ''} {example.text}")}
         for form in forms:
             places[form].append(example.id)
+    in_corpus = tuple(_leaks(probes, places))
+    if isinstance(evaluation, BiasDiffError):
+        return LeakageReport(in_corpus=in_corpus, in_evaluation=evaluation)
     scored: defaultdict[str, list[str]] = defaultdict(list)
-    for text in dict.fromkeys(evaluation_texts):
+    for text in dict.fromkeys(evaluation):
         scored[normalised(text)].append(text)
-    return LeakageReport(in_corpus=tuple(_leaks(probes, places)), in_evaluation=tuple(_leaks(probes, scored)))
+    return LeakageReport(in_corpus=in_corpus, in_evaluation=tuple(_leaks(probes, scored)))
 
 
 def _leaks(probes: ProbeSet, places: Mapping[str, list[str]]) -> Iterator[Leak]:

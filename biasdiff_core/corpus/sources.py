@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
+from typing import NamedTuple
 
 from biasdiff_core.corpus.demo import demo_path
 from biasdiff_core.corpus.formats import DelimitedFile, JsonLines, ParquetFile, Table
@@ -42,40 +43,58 @@ SIGNATURES: Mapping[bytes, tuple[str, str]] = {
 }
 
 
-def local_path(path: str, demo: str) -> Path | None:
-    """The file or folder that `path` means (`demo`: the demo file of that name), or None for a hub id.
+class Place(NamedTuple):
+    """What a path means. `local`: the file or folder, None for a hub id. `split`: the one that it names, empty where it names none."""
 
-    Raises DataError when it looks like a file and is none.
+    local: Path | None
+    split: str = ""
+
+
+def located(path: str, demo: str) -> Place:
+    """The file or folder that `path` means (`demo`: the demo file of that name), a folder also as `folder#split`, or a hub id.
+
+    Raises DataError when it looks like a file and is none, or names a split of a file.
     """
     if path == DEMO:
-        return demo_path(demo)
+        return Place(demo_path(demo))
     if not path.strip():
         raise DataError("No file is named: the path is empty.", "Give a file, a folder, or a Hugging Face dataset id.")
+    name, _, split = path.rpartition("#")
     try:
-        local = Path(path).expanduser()
-        if local.exists():
-            return local
+        local, parent = Path(path).expanduser(), Path(name).expanduser()
+        if local.exists():  # first, for a name may hold the sign
+            return Place(local)
+        if name and parent.is_dir():
+            return Place(parent, split)
+        if name and parent.exists():
+            raise DataError(f"{name} is a file, which has no split {split!r}.", f"Name it without #{split}.")
     except (OSError, RuntimeError, ValueError) as error:  # too long a name, no such home folder, a NUL in it
         raise DataError(f"{shown(path)} is no path: {one_line(error)}.", "Correct the path.") from error
     if SUFFIX.fullmatch(local.suffix) or not HUB_ID.fullmatch(path):
         raise DataError(f"There is no file {path}.", "Correct the path; a relative one starts at the folder you are in.")
-    return None
+    return Place(None, split if name else "")
+
+
+def local_path(path: str, demo: str) -> Path | None:
+    """The file or folder of `located`, None for a hub id. Raises DataError likewise."""
+    return located(path, demo).local
 
 
 def open_source(path: str, split: str, *, demo: str) -> Table:
     """The rows behind `path`: a file by its suffix, a folder saved by `datasets`, else a dataset id of the hub.
 
-    Raises DataError for a path that is none of these, MissingDependency when `datasets` is needed and not installed.
+    `split`: the one that is read where the path names none. Raises DataError for a path that is none of these, MissingDependency when
+    `datasets` is needed and not installed.
     """
-    local = local_path(path, demo)
+    local, named = located(path, demo)
     if local is None:
-        return load_hub(path, split)
+        return load_hub(path.removesuffix(f"#{named}"), named or split)
     if not os.access(local, os.R_OK):
         raise DataError(f"{path} must not be read by this user.", f"Allow it: chmod +r {path}")
     if local.is_dir():
         if not any((local / name).exists() for name in ("state.json", "dataset_dict.json")):
             raise DataError(f"The folder {path} was not saved by `datasets`.", "Name a file in it, or use `Dataset.save_to_disk`.")
-        return load_folder(local, split)
+        return load_folder(local, split, named)
     reader = READERS.get(local.suffix.lower())
     if reader is None:
         raise DataError(f"{path} has the suffix {local.suffix!r}, which is none of {', '.join(READERS)}.", "Save it as one of these.")
@@ -128,13 +147,15 @@ def _advice(name: str, columns: Sequence[str]) -> str:
 def source_digest(path: str, *, demo: str = "corpus.csv") -> str:
     """SHA-256, 64 hex digits, of what `path` stands for, without reading its rows; enters stage keys.
 
-    A file: its bytes. A folder: names and digests of its files, less the caches that `datasets` leaves there. A hub id:
-    the id, with revision and split when it names them (`owner/name@revision#split`); what an unpinned id gives may change unseen.
+    A file: its bytes. A folder: names and digests of its files, less the caches that `datasets` leaves there, and the split that the
+    path names. A hub id: the id, with revision and split when it names them (`owner/name@revision#split`); what an unpinned id gives
+    may change unseen.
     """
-    local = local_path(path, demo)
+    local, split = located(path, demo)
     if local is None:
         return digest_json({"hub": path})
     if local.is_file():
         return digest_source(local)
     files = (file for file in sorted(local.rglob("*")) if file.is_file() and not file.name.startswith(("cache-", ".")))
-    return digest_json({file.relative_to(local).as_posix(): digest_source(file) for file in files})
+    content = digest_json({file.relative_to(local).as_posix(): digest_source(file) for file in files})
+    return digest_json({"folder": content, "split": split}) if split else content

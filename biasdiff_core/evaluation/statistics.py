@@ -229,31 +229,79 @@ class _Crossed:
         return Estimate(value=value, low=value - reach, high=value + reach)
 
 
+def pooled_coverage(scores: ArrayLike, labels: Sequence[int], selected: int) -> Estimate:
+    """Share of the examples with label 1 among the `selected` with the highest scores (Eq. 9), mean over training seeds.
+
+    `scores` [training seeds, examples], ties by place; both are samples. Another sample moves the cut too: an example counts by its part
+    in the coverage, y / π · (h − c) − ρ / π · (h − q), of label y, hit h, coverage c, share of label 1 π, selected share q, and ρ, the
+    share of label 1 about the cut (the linearisation of Ash and Hughes-Oliver 2022). Those parts are pooled as in `pooled_difference`, on
+    the logit scale; where all or none are hit, Wilson's interval of one seed's examples. Raises NumericError as `auroc`.
+    """
+    values, positive = _floats(scores), np.asarray(labels) == 1
+    if positive.all() or not positive.any():
+        raise NumericError("Coverage needs examples with and without the label 1, but all labels are the same.")
+    size, near = values.shape[1], math.isqrt(values.shape[1])
+    order = np.argsort(-values, axis=1, kind="stable")
+    hit = (np.argsort(order, axis=1) < selected).astype(np.float64)
+    covered, share = hit[:, positive].mean(axis=1, keepdims=True), positive.mean()
+    at_cut = positive[order[:, max(0, selected - near) : selected + near]].mean(axis=1, keepdims=True)
+    parts = covered + (positive * (hit - covered) - at_cut * (hit - selected / size)) / share
+    value = float(covered.mean())
+    if value in (0.0, 1.0):
+        return wilson(round(value * positive.sum()), int(positive.sum()))
+    found = pooled_difference(parts, np.zeros_like(parts))
+    return _on_logit_scale(value, (found.high - found.low) / 2)
+
+
 def auroc(scores: ArrayLike, labels: Sequence[int]) -> Estimate:
     """Probability that a positive (label 1) scores above a negative, ties counted half, with its interval.
 
     Interval: DeLong et al. (1988) on the logit scale; where the two are separated wholly and DeLong's variance is zero, the score
     interval of Newcombe (2006, method 5). Raises NumericError unless both labels occur.
     """
+    return pooled_auroc(_floats(scores)[None], labels)
+
+
+def pooled_auroc(scores: ArrayLike, labels: Sequence[int]) -> Estimate:
+    """As `auroc`, the mean over training seeds, of scores [training seeds, examples]: both are samples, other seeds, other examples.
+
+    Seeds cross examples as readers cross cases in Obuchowski and Rockette (1995): of the variance of the seeds' values, what DeLong's
+    components within a seed leave there is the seeds' own, and DeLong's variance of the components' means over seeds is the examples'.
+    The squares of the two reaches are added as in `pooled_difference`, on the logit scale. Ties and refusals as `auroc`.
+    """
     values, positive = _floats(scores), np.asarray(labels) == 1
     if positive.all() or not positive.any():
         raise NumericError("AUROC needs positive and negative examples, but all labels are the same.")
-    value, error = _delong(values[positive], values[~positive])
-    if error == 0.0 or value in (0.0, 1.0):
+    above, below = (np.stack(part) for part in zip(*(_components(row[positive], row[~positive]) for row in values), strict=True))
+    value, seeds = float(above.mean()), len(values)
+    sides = [side for side in (above, below) if side.shape[1] > 1]
+    squares = _Z95**2 * sum(float(np.var(side.mean(axis=0), ddof=1)) / side.shape[1] for side in sides)
+    if seeds > 1:
+        own = float(np.var(above.mean(axis=1), ddof=1)) - sum(_interaction(side) / side.shape[1] for side in sides)
+        squares += float(student.ppf(0.975, seeds - 1)) ** 2 * max(0.0, own) / seeds
+    if squares == 0.0 or value in (0.0, 1.0):
         low, high = _newcombe(value, int(positive.sum()), int((~positive).sum()))
         return Estimate(value=value, low=low, high=high)
-    reach = _Z95 * error / (value * (1 - value))
+    return _on_logit_scale(value, math.sqrt(squares))
+
+
+def _components(positives: Floats, negatives: Floats) -> tuple[Floats, Floats]:
+    """Of each positive the share of the negatives below it, of each negative that of the positives above it: midranks (Sun and Xu 2014)."""
+    m, n = len(positives), len(negatives)
+    ranks = rankdata(np.concatenate([positives, negatives]))
+    return (ranks[:m] - rankdata(positives)) / n, 1 - (ranks[m:] - rankdata(negatives)) / m
+
+
+def _on_logit_scale(value: float, reach: float) -> Estimate:
+    """A share in (0, 1) with a reach that is carried over to the logit scale (delta method), so that the interval stays within."""
+    reach /= value * (1 - value)
     return Estimate(value=value, low=float(expit(logit(value) - reach)), high=float(expit(logit(value) + reach)))
 
 
-def _delong(positives: Floats, negatives: Floats) -> tuple[float, float]:
-    """AUROC and its standard error from midranks (Sun and Xu 2014)."""
-    m, n = len(positives), len(negatives)
-    ranks = rankdata(np.concatenate([positives, negatives]))
-    above = (ranks[:m] - rankdata(positives)) / n  # of each positive: share of the negatives below it
-    below = 1 - (ranks[m:] - rankdata(negatives)) / m  # of each negative: share of the positives above it
-    variance = sum(float(np.var(part, ddof=1)) / len(part) for part in (above, below) if len(part) > 1)
-    return float(above.mean()), math.sqrt(variance)
+def _interaction(table: Floats) -> float:
+    """Mean square of a table [seeds, items] about its row and column means."""
+    rest = table - table.mean(axis=1, keepdims=True) - table.mean(axis=0) + table.mean()
+    return float((rest**2).sum()) / ((table.shape[0] - 1) * (table.shape[1] - 1))
 
 
 def _newcombe(value: float, m: int, n: int) -> tuple[float, float]:

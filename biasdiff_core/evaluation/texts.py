@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from biasdiff_core.config import EvaluationConfig
 from biasdiff_core.evaluation import seat, stereoset
@@ -25,6 +26,11 @@ def texts_by_suite(config: EvaluationConfig) -> dict[str, list[str]]:
 def scored_texts(config: EvaluationConfig) -> list[str]:
     """The same of all suites together, each text once."""
     return list(dict.fromkeys(text for texts in texts_by_suite(config).values() for text in texts))
+
+
+def scored_settings(config: EvaluationConfig) -> dict[str, Any]:
+    """The settings of the suites, which choose among the texts of their files."""
+    return {"crows_pairs": config.crows_pairs, "stereoset": config.stereoset, "seat": config.seat}
 
 
 def scored_digests(inputs: Mapping[str, str]) -> dict[str, str]:
