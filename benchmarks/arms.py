@@ -41,6 +41,7 @@ from biasdiff_core.config import (
     WarmupConfig,
 )
 from biasdiff_core.config.evaluation import Scoring
+from biasdiff_core.config.file import key_form
 from biasdiff_core.config.mitigation import Method
 from biasdiff_core.config.model import BUNDLED_MODEL
 from biasdiff_core.evaluation import trex
@@ -50,7 +51,7 @@ from biasdiff_core.evaluation.statistics import Estimate, Share, pooled_differen
 from biasdiff_core.evaluation.suites import PAIRS_FILE
 from biasdiff_core.pipeline import Pipeline
 from biasdiff_core.review.simulate import decide_from_labels
-from biasdiff_core.workspace.artefacts import Artefact, is_complete, open_artefact, write_atomic
+from biasdiff_core.workspace.artefacts import Artefact, digest_json, digest_source, is_complete, open_artefact, write_atomic
 
 Scope = Literal["full", "few"]
 HELD_OUT = 300
@@ -209,9 +210,11 @@ def overlap(audit: Audit, percent: float) -> tuple[float, float]:
 
 def trex_correct(recipe: Recipe, seed: int, evaluation: Artefact) -> np.ndarray:
     """Whether the evaluated variant answers each T-REx query right, 0 or 1 [queries]; asked once and kept."""
-    kept = recipe.workspace / "trex" / f"{evaluation.inputs['adapter']}-{seed}.parquet"
+    settings = recipe.trex()
+    asked = [evaluation.inputs["adapter"], seed, key_form(settings), digest_source(Path(settings.path))]
+    kept = recipe.workspace / "trex" / f"{digest_json(asked)[:12]}.parquet"
     if not kept.exists():
-        audit, settings = audit_of(evaluation, recipe), recipe.trex()
+        audit = audit_of(evaluation, recipe)
         selection = trex.select(trex.load_queries(settings.path), [example.text for example in audit.corpus()], settings)
         pipeline = Pipeline(audit.folder)
         with pipeline.variant(evaluation.inputs["adapter"]) as model:

@@ -38,10 +38,16 @@ def choose_evaluation(base: EvaluationConfig) -> EvaluationConfig | None:
             "Held-out text",
             value=DEMO,
             key="new_held_out",
-            help="`demo`, or a file of texts outside the corpus, one a line.",
+            help="`demo`, or a file of texts outside the corpus: one a line, or a table.",
+        )
+        column = st.text_input(
+            "Its column of texts",
+            value=base.perplexity.text_column,
+            key="new_held_out_column",
+            help="Of a CSV or JSONL. `#2+#3`: the second and the third of a CSV without a header (title and description of AG News).",
         )
     crows = replace(base.crows_pairs, path=pairs.strip() or "bundled")
-    texts = replace(base.perplexity, path=held_out.strip() or DEMO)
+    texts = replace(base.perplexity, path=held_out.strip() or DEMO, text_column=column.strip())
     try:
         known = len(load_pairs(replace(crows, pairs=None)))
         perplexity.load_texts(texts)

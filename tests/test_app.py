@@ -184,6 +184,11 @@ def test_further_evaluations_are_checked_as_they_are_chosen(tmp_path: Path) -> N
     app.text_input("new_pairs").set_value(str(write_pairs(tmp_path / "pairs.csv")))
     app.text_input("new_held_out").set_value(str(write_held_out(tmp_path / "heldout.txt"))).run()
     assert not app.error and app.session_state["found"].stereoset is None
+    (tmp_path / "news.csv").write_text("3,A title,what it is about\n1,Another,and more\n", encoding="utf8")
+    app.text_input("new_held_out").set_value(str(tmp_path / "news.csv")).run()
+    assert "text" in app.error[0].value and app.session_state["found"] is None
+    app.text_input("new_held_out_column").set_value("#2+#3").run()
+    assert not app.error and app.session_state["found"].perplexity.text_column == "#2+#3"
     unreadable = {"stereoset": ("absent.json", "absent.json"), "seat": ("", "no files sent"), "trex": ("pairs.csv", "query")}
     for suite, (name, words) in unreadable.items():
         app.text_input(f"new_{suite}").set_value(str(tmp_path / name)).run()
