@@ -65,3 +65,8 @@ def test_function_words_name_nothing_but_pronouns_of_gender_do() -> None:
     texts = ["the nurse and her of it", "the nurse and her of more", "its engine or its more"] + ["an engine was of more"] * 2 + ["of the"]
     names = cluster_words(texts, np.array([0, 0, 1, 1, 1, 2]))
     assert names == ["her, nurse", "engine", NAMELESS]
+
+
+def test_contractions_name_nothing_and_possessives_their_word() -> None:
+    texts = ["Women’s work isn't more", "a women's work doesn’t", "it's an engine", "it's the engine"]
+    assert cluster_words(texts, np.array([0, 0, 1, 1])) == ["women, work", "engine"]

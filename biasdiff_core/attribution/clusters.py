@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 
@@ -28,17 +29,23 @@ def clusters(xy: np.ndarray, count: int, seed: int) -> np.ndarray:
 def cluster_words(texts: Sequence[str], codes: np.ndarray) -> list[str]:
     """A name for each cluster: its words with the highest z-score of the log-odds against the others, the whole corpus as prior.
 
-    `codes` [n]: as of `clusters`. A text counts a word once; scikit-learn's English stop words, but for `KEPT`, count for nothing. A
-    cluster without another word is called by `NAMELESS`. Source: Monroe, Colaresi and Quinn, *Fightin' Words* (2008).
+    `codes` [n]: as of `clusters`. A text counts a word once; scikit-learn's English stop words, but for `KEPT`, and contractions of "not"
+    count for nothing. A cluster without another word is called by `NAMELESS`. Source: Monroe, Colaresi and Quinn, *Fightin' Words* (2008).
     """
     from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
     stop_words = ENGLISH_STOP_WORDS - KEPT
     counted = [Counter[str]() for _ in range(int(codes.max()) + 1)]
     for text, code in zip(texts, codes.tolist(), strict=True):
-        counted[code].update(sorted(set(words(text)) - stop_words))  # sorted, for words of equal z-score stand in this order
+        counted[code].update(sorted(_stems(text) - stop_words))  # sorted, for words of equal z-score stand in this order
     whole = sum(counted, Counter[str]())
     return [", ".join(_distinctive(own, whole)) or NAMELESS for own in counted]
+
+
+def _stems(text: str) -> set[str]:
+    """The words of a text, each up to its apostrophe (`women's` is `women`, `she'd` is `she`), less those that end in n't."""
+    parts = [re.split("['’]", word) for word in words(text)]
+    return {stem for stem, *rest in parts if not (rest == ["t"] and stem.endswith("n"))}
 
 
 def _distinctive(own: Counter[str], whole: Counter[str]) -> list[str]:
