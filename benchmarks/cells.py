@@ -83,8 +83,7 @@ def waves(cells: Sequence[Cell], seeds: Sequence[int]) -> list[list[Task]]:
 
 def side_by_side(waves: Sequence[Sequence[Task]], processes: int) -> None:
     """Carry tasks out in so many processes, which share the cores; a wave begins when the one before is done."""
-    # Said by the environment, before OpenMP is loaded: a number set later is set back to all cores by the map's UMAP, and then two
-    # processes of two threads each spin at each other's barriers (evaluations took ten times as long).
+    # More threads than cores spin at each other's barriers: evaluations took ten times as long.
     cores = len(os.sched_getaffinity(0))
     os.environ["OMP_NUM_THREADS"] = str(min(max(1, cores // processes), int(os.environ.get("OMP_NUM_THREADS", cores))))
     # A process a task: over a table's cells one grew to 11 GB, and two of them filled the machine (docs/log.md, 2026-11-27).

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from sklearn.decomposition import PCA
@@ -80,6 +84,18 @@ def test_a_row_is_placed_by_its_nearest_sampled_ones(planted: tuple[np.ndarray, 
         near = np.argsort(distances)[:15]
         expected = np.average(xy[sampled[near]], axis=0, weights=1 / distances[near])
         np.testing.assert_allclose(xy[row], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_the_map_leaves_torch_the_threads_it_had() -> None:
+    """In a process of its own: numba takes all cores when it first compiles."""
+    code = (
+        "import numpy as np, torch; from biasdiff_core.attribution.map2d import coordinates; "
+        "coordinates(np.random.default_rng(0).normal(size=(40, 8)), 0); print(torch.get_num_threads())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
+    assert done.stdout.split() == ["1"]
 
 
 def test_a_handful_of_rows_is_drawn_by_principal_components() -> None:

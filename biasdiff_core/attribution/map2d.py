@@ -35,6 +35,7 @@ def coordinates(vectors: np.ndarray, seed: int, progress: ProgressCallback = no_
 def _laid_out(vectors: np.ndarray, seed: int, progress: ProgressCallback) -> tuple[Any, np.ndarray, np.ndarray]:
     """The fitted PCA, the components [n, ≤ 50] and the coordinates [n, 2]."""
     from sklearn.decomposition import PCA
+    from threadpoolctl import threadpool_limits
 
     width = min(COMPONENTS, vectors.shape[0], vectors.shape[1])
     _tell(progress, "principal components", 0, 1)
@@ -50,7 +51,9 @@ def _laid_out(vectors: np.ndarray, seed: int, progress: ProgressCallback) -> tup
     _tell(progress, "neighbours and layout", 0, 1)
     # n_jobs=1: with a fixed seed UMAP is reproducible on one thread only.
     settings = UMAP(n_neighbors=min(NEIGHBOURS, len(vectors) - 1), min_dist=0.1, random_state=seed, n_jobs=1)
-    xy = np.asarray(settings.fit_transform(components), dtype=float)
+    # numba lets OpenMP take all cores from then on, torch's too, whatever OMP_NUM_THREADS says; given back here.
+    with threadpool_limits():
+        xy = np.asarray(settings.fit_transform(components), dtype=float)
     _tell(progress, "neighbours and layout", 1, 1)
     return pca, components, xy
 
