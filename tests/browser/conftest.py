@@ -12,6 +12,8 @@ import pytest
 from playwright.sync_api import ConsoleMessage, Page
 
 from benchmarks.served import CHROMIUM, FLAGS, Server
+from biasdiff_core.audit import Audit
+from tests.undecided import undecided_audit
 
 # On a deep link Streamlit's client first asks for these under the page's own path, gets 404, and then asks at the root.
 PROBED = re.compile(r"http://127\.0\.0\.1:\d+/\w+/_stcore/(health|host-config)$")
@@ -40,8 +42,14 @@ def serve() -> Iterator[Callable[[Path], Server]]:
 
 
 @pytest.fixture
-def watched(page: Page) -> Iterator[Page]:
-    """A page that must send no request off this machine and log no error."""
+def undecided(finished_workspace: Path) -> Audit:
+    """The finished audit in a workspace of the test's own, before anybody has decided anything."""
+    return undecided_audit(finished_workspace)
+
+
+@pytest.fixture
+def watch() -> Iterator[Callable[[Page], Page]]:
+    """Watch a page, which must send no request off this machine and log no error until the test ends."""
     outside: list[str] = []
     errors: list[str] = []
 
@@ -53,10 +61,19 @@ def watched(page: Page) -> Iterator[Page]:
         if not re.match(r"(https?|wss?)://127\.0\.0\.1[:/]|data:|blob:", url):
             outside.append(url)
 
-    page.on("request", lambda request: note(request.url))
-    page.on("websocket", lambda socket: note(socket.url))
-    page.on("console", on_console)
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    yield page
+    def begin(page: Page) -> Page:
+        page.on("request", lambda request: note(request.url))
+        page.on("websocket", lambda socket: note(socket.url))
+        page.on("console", on_console)
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        return page
+
+    yield begin
     assert outside == []
     assert errors == []
+
+
+@pytest.fixture
+def watched(page: Page, watch: Callable[[Page], Page]) -> Page:
+    """The test's own page, watched."""
+    return watch(page)

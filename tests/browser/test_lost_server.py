@@ -6,32 +6,34 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import BrowserContext, Page, expect
 
 from benchmarks.served import Server
 from biasdiff_core.audit import Audit
-from biasdiff_core.review.design import mixed_order
-from tests.browser.test_review_keys import PATIENCE, VERDICT_OF, recorded, saved, signed_in
-from tests.undecided import undecided_audit
+from tests.browser.reviewing import VERDICT_OF, give_name, pressed, queue, recorded, reviewed_by, saved
 
 pytestmark = pytest.mark.browser
 
 
-def pressed(page: Page, keys: str, waiting: int) -> None:
-    """Press the keys and wait until the card says that so many are not saved."""
-    for key in keys:
-        page.keyboard.press(key)
-    expect(page.get_by_role("status").filter(has_text=f"saving {waiting} …" if waiting else "all saved")).to_be_visible()
+@pytest.fixture
+def tab(context: BrowserContext) -> Callable[[], Page]:
+    """A tab of one browser that may be left although not all is saved."""
+
+    def open_tab() -> Page:
+        page = context.new_page()
+        page.on("dialog", lambda dialog: dialog.accept())  # “Leave?”
+        return page
+
+    return open_tab
 
 
-def test_presses_outlive_the_server(page: Page, serve: Callable[[Path], Server], finished_workspace: Path) -> None:
-    audit = undecided_audit(finished_workspace)
-    page.set_default_timeout(PATIENCE)
-    expect.set_options(timeout=PATIENCE)
-    page.on("dialog", lambda dialog: dialog.accept())  # “Leave?”, since not all is saved
-    server = serve(finished_workspace)
-    page.goto(f"{server.url}/review?audit={audit.folder.id}")
-    signed_in(page)
+@pytest.fixture
+def server(serve: Callable[[Path], Server], undecided: Audit) -> Server:
+    return serve(undecided.folder.workspace)
+
+
+def test_presses_outlive_the_server(tab: Callable[[], Page], server: Server, undecided: Audit) -> None:
+    page, audit = reviewed_by(tab(), server.url, undecided), undecided
     card, name = page.get_by_label("Review card"), page.get_by_role("textbox", name="Your name")
     first = queue(audit)
     for key in "bn":  # an action each
@@ -59,42 +61,28 @@ def test_presses_outlive_the_server(page: Page, serve: Callable[[Path], Server],
     assert audit.log.verify() == []
 
 
-def test_what_another_left_unsaved_is_recorded_as_theirs(page: Page, serve: Callable[[Path], Server], finished_workspace: Path) -> None:
-    audit = undecided_audit(finished_workspace)
-    page.set_default_timeout(PATIENCE)
-    expect.set_options(timeout=PATIENCE)
-    page.on("dialog", lambda dialog: dialog.accept())
-    server = serve(finished_workspace)
-    page.goto(f"{server.url}/review?audit={audit.folder.id}")
-    signed_in(page)
+def test_what_another_left_unsaved_is_recorded_as_theirs(tab: Callable[[], Page], server: Server, undecided: Audit) -> None:
+    page, audit = reviewed_by(tab(), server.url, undecided), undecided
     ids = queue(audit)
     server.kill()
     pressed(page, "bn", waiting=2)
     page.close()
 
     server.start()
-    later = page.context.new_page()
+    later = tab()
     later.goto(f"{server.url}/review?audit={audit.folder.id}")
-    name, card = later.get_by_role("textbox", name="Your name"), later.get_by_label("Review card")
+    card = later.get_by_label("Review card")
     expect(later.get_by_text("Give your name in the sidebar first")).to_be_visible()
-    name.fill("Bo")
-    name.press("Enter")
+    give_name(later, "Bo")
     expect(card).to_have_attribute("data-example", ids[0])
     later.get_by_role("heading", name="Review").click()
     pressed(later, "u", waiting=0)
     assert held(audit) == [(ids[0], "unsure", "Bo")]
-    name.fill("Ana")
-    name.press("Enter")
+    give_name(later, "Ana")
     saved(later, 2)
     expect(card).to_have_attribute("data-example", queue(audit)[0])
     assert recorded(audit) == [(ids[0], "biased", ""), (ids[1], "not_biased", "")]
     assert audit.log.verify() == []
-
-
-def queue(audit: Audit) -> list[str]:
-    """The queue that is made now."""
-    current = audit.log.current()
-    return list(mixed_order([id_ for id_ in audit.ranking()["id"] if id_ not in current], audit.folder.id)[0])
 
 
 def held(audit: Audit) -> list[tuple[str, str, str]]:

@@ -17,17 +17,9 @@ from biasdiff_core.workspace.audits import install_shipped
 from biasdiff_ui.boot import SHIPPED_AUDITS
 from biasdiff_ui.examples import load_examples
 from biasdiff_ui.why import evidence, word_difference
-from tests.undecided import undecided_audit
+from tests.browser.reviewing import VERDICT_OF, press_at_once, recorded, reviewed_by, saved, signed_in
 
 pytestmark = pytest.mark.browser
-
-VERDICT_OF = {"b": "biased", "n": "not_biased", "i": "neutral_but_influential", "u": "unsure"}
-PATIENCE = 60_000
-
-
-@pytest.fixture
-def undecided(finished_workspace: Path) -> Audit:
-    return undecided_audit(finished_workspace)
 
 
 @pytest.fixture
@@ -37,32 +29,7 @@ def review(watched: Page, serve: Callable[[Path], Server], undecided: Audit) -> 
 
 
 def opened(page: Page, serve: Callable[[Path], Server], audit: Audit) -> Page:
-    page.set_default_timeout(PATIENCE)
-    expect.set_options(timeout=PATIENCE)
-    page.goto(f"{serve(audit.folder.workspace).url}/review?audit={audit.folder.id}")
-    signed_in(page)
-    return page
-
-
-def signed_in(page: Page) -> None:
-    name = page.get_by_role("textbox", name="Your name")
-    name.fill("Ana")
-    name.press("Enter")
-    expect(page.get_by_label("Review card")).to_be_visible()
-    page.get_by_role("heading", name="Review").click()
-
-
-def saved(page: Page, decisions: int) -> None:
-    """Wait until the server has acknowledged all and says how many decisions there are in this session."""
-    expect(page.get_by_role("status").filter(has_text="all saved")).to_be_visible()
-    expect(page.get_by_text(re.compile(rf"^{decisions} decisions? in this session"))).to_be_visible()
-
-
-def recorded(audit: Audit) -> list[tuple[str, str, str]]:
-    """(id, verdict, reason) of every decision of Ana's that was written, in order, undone ones too."""
-    links = [link for link in audit.log.links() if link["auditor"] == "Ana"]
-    assert all(row["inspected"] for link in links for row in link["decisions"])
-    return [(row["example_id"], row["verdict"], row["reason"]) for link in links for row in link["decisions"]]
+    return reviewed_by(page, serve(audit.folder.workspace).url, audit)
 
 
 def holding(audit: Audit) -> dict[str, str]:
@@ -137,7 +104,7 @@ def test_two_hundred_keys_at_once_lose_nothing(watched: Page, serve: Callable[[P
     page = opened(watched, serve, audit)
     ids, _ = mixed_order(audit.ranking()["id"].tolist(), audit.folder.id)
     keys = "bnbiu" * 40
-    page.evaluate("keys => [...keys].forEach(key => document.dispatchEvent(new KeyboardEvent('keydown', { key, bubbles: true })))", keys)
+    press_at_once(page, keys)
     saved(page, 200)
     assert recorded(audit) == [(id_, VERDICT_OF[key], "") for id_, key in zip(ids, keys, strict=False)]
     assert audit.log.verify() == []
