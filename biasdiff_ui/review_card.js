@@ -4,6 +4,7 @@
 
 const KEPT = "biasdiff-review:";
 const cards = new Map(); // by instance: a data update calls the function below again, and must find the same state
+const refused = new Map(); // by name, the logs that the browser would not keep: they live as long as the page
 
 // What a token's background shows. Okabe and Ito's colours, thin enough for the text on it in either palette; `of`: where the value
 // stands in a piece [characters, loss, influence].
@@ -28,26 +29,34 @@ function typing(event) {
   return target.closest("input, textarea, select, [contenteditable]") !== null || target.isContentEditable;
 }
 
+// Where storage is refused or full, the page holds the log.
 function keep({ audit, auditor, card, events }) {
   const name = KEPT + JSON.stringify([audit, auditor, card]);
+  refused.delete(name);
   try {
     if (events.length) localStorage.setItem(name, JSON.stringify(events));
     else localStorage.removeItem(name);
   } catch {
-    // Storage is refused or full: the card itself still holds them.
+    if (events.length) refused.set(name, events);
+  }
+}
+
+function stored() {
+  try {
+    const names = Object.keys(localStorage).filter((name) => name.startsWith(KEPT));
+    return names.map((name) => [name, JSON.parse(localStorage.getItem(name))]);
+  } catch {
+    return [];
   }
 }
 
 // The logs that this auditor's earlier cards left of this audit.
 function left(audit, auditor) {
-  try {
-    return Object.keys(localStorage).filter((name) => name.startsWith(KEPT)).map((name) => {
-      const [where, who, card] = JSON.parse(name.slice(KEPT.length));
-      return { audit: where, auditor: who, card, events: JSON.parse(localStorage.getItem(name)) };
-    }).filter((log) => log.audit === audit && log.auditor === auditor);
-  } catch {
-    return [];
-  }
+  const logs = [...new Map([...stored(), ...refused])].map(([name, events]) => {
+    const [where, who, card] = JSON.parse(name.slice(KEPT.length));
+    return { audit: where, auditor: who, card, events };
+  });
+  return logs.filter((log) => log.audit === audit && log.auditor === auditor);
 }
 
 function pieces(card) {
@@ -340,7 +349,8 @@ class Card {
   draw() {
     const { parts, card, data } = this;
     const { waiting } = this;
-    parts.saved.textContent = waiting ? `saving ${waiting} …` : this.sendings ? "all saved" : "";
+    const held = refused.size ? " the browser keeps nothing: leave this page open" : "";
+    parts.saved.textContent = waiting ? `saving ${waiting} …${held}` : this.sendings ? "all saved" : "";
     parts.saved.classList.toggle("waiting", waiting > 0);
     parts.undo.disabled = !this.trail.length;
     for (const button of [...parts.buttons, ...parts.reasons]) button.disabled = !card;

@@ -85,6 +85,36 @@ def test_what_another_left_unsaved_is_recorded_as_theirs(tab: Callable[[], Page]
     assert audit.log.verify() == []
 
 
+def test_two_tabs_that_hold_presses_count_each_once(tab: Callable[[], Page], server: Server, undecided: Audit) -> None:
+    one, other = (reviewed_by(tab(), server.url, undecided) for _ in range(2))
+    ids = queue(undecided)  # both tabs show it
+    server.kill()
+    pressed(one, "bnu", waiting=3)
+    pressed(other, "ib", waiting=2)
+    server.start()
+    one.reload()  # its new card finds what both have left in the browser, while the other sends its own by itself
+    for page in (one, other):
+        pressed(page, "", waiting=0)
+    twice = [(ids[0], "biased"), (ids[1], "not_biased"), (ids[2], "unsure"), (ids[0], "neutral_but_influential"), (ids[1], "biased")]
+    assert sorted(row[:2] for row in recorded(undecided)) == sorted(twice)
+    assert undecided.log.verify() == []
+
+
+def test_a_browser_that_keeps_nothing_says_so_and_loses_nothing(tab: Callable[[], Page], server: Server, undecided: Audit) -> None:
+    page = tab()
+    page.add_init_script("Storage.prototype.setItem = () => { throw new DOMException('refused', 'QuotaExceededError'); }")
+    reviewed_by(page, server.url, undecided)
+    ids = queue(undecided)
+    pressed(page, "b", waiting=0)
+    server.kill()
+    pressed(page, "nu", waiting=2)
+    expect(page.get_by_role("status").filter(has_text="the browser keeps nothing: leave this page open")).to_be_visible()
+    server.start()
+    pressed(page, "", waiting=0)
+    assert recorded(undecided) == [(id_, VERDICT_OF[key], "") for id_, key in zip(ids, "bnu", strict=False)]
+    assert undecided.log.verify() == []
+
+
 def held(audit: Audit) -> list[tuple[str, str, str]]:
     """(id, verdict, auditor) of what holds, in the order of the record."""
     current = audit.log.current()
