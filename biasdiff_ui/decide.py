@@ -15,7 +15,6 @@ from biasdiff_core.audit import Audit
 from biasdiff_core.errors import BiasDiffError
 from biasdiff_core.review.decisions import Action, Decision, DecisionLog, last_of
 from biasdiff_core.review.history import Entry, history
-from biasdiff_core.review.removal import Selected
 from biasdiff_core.workspace.database import database
 from biasdiff_ui.auditors import seen
 from biasdiff_ui.examples import Examples
@@ -25,7 +24,7 @@ from biasdiff_ui.ranking_table import COLUMNS
 from biasdiff_ui.state import auditor
 from biasdiff_ui.verdicts import HELP, UNDECIDED, VERDICTS, WORDS, Verdict
 
-NOTICE, PROBLEM, PENDING, SHOWN = "decide-notice", "decide-problem", "decide-pending", "explore-shown"
+NOTICE, PROBLEM, PENDING = "decide-notice", "decide-problem", "decide-pending"
 HISTORY = 30  # actions on a page
 PREVIEW = 5  # examples shown before a bulk act
 
@@ -139,7 +138,6 @@ def bulk_panel(
         f"Shown now (filter and lasso): {len(shown):,}": (shown, selection),
         f"Top {percent:g} % of the ranking: {len(top):,}": (top, {"page": "explore", "top_percent": percent}),
     }
-    st.session_state[SHOWN] = (log.audit_id, Selected(ids=tuple(shown), selection=dict(selection)))
     st.caption("A bulk act: its examples count as **not inspected**, and never enter the estimates.")
     with st.container(horizontal=True, vertical_alignment="bottom"):
         target = st.radio("Which examples", list(targets), key="bulk-target")
@@ -156,13 +154,6 @@ def bulk_panel(
     pending = st.session_state.get(PENDING)
     if pending and pending["audit"] == log.audit_id:
         _confirm(log, examples, pending)
-
-
-def selected_on_explore(audit_id: str) -> Selected | None:
-    """What Explore last showed of this audit in this session; None where no filter or lasso chose it."""
-    of, selected = st.session_state.get(SHOWN, ("", None))
-    chosen = of == audit_id and (selected.selection.get("filter") or selected.selection.get("lasso"))
-    return selected if chosen else None
 
 
 def _ask(pending: dict[str, Any]) -> None:

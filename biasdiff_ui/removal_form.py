@@ -16,20 +16,20 @@ from biasdiff_core.evidence import nearest_types
 from biasdiff_core.plan import removals
 from biasdiff_core.review.history import origin_words
 from biasdiff_core.review.removal import RemovalSet, Selected, load_removal
-from biasdiff_ui.decide import selected_on_explore
 from biasdiff_ui.format import DASH, count, moment
 from biasdiff_ui.loaders import table
 from biasdiff_ui.notices import plain
+from biasdiff_ui.selection import selected_on_explore
 
 CONFIRMED = "Only what was confirmed as biased"
 TOP = "Top of the ranking, less the false positives"
-SELECTED = "What Explore shows under filter and lasso, less the false positives"
+SELECTED = "What Explore shows under filter, search and lasso, less the false positives"
 SIMULATED = "Simulated: decisions of this audit were made by a program from the known labels, not by a person."
 
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """What is removed. `selected`: by filter and lasso, for the policy `filter`."""
+    """What is removed. `selected`: on Explore, for the policy `filter`."""
 
     policy: RemovalConfig
     selected: Selected | None = None

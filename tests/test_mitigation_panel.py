@@ -88,8 +88,9 @@ def watch(folder: str, awaited: bool) -> None:
     _panel(audit, was_live, "")
 
 
-def test_explore_hands_its_selection_on(audit: Audit) -> None:
-    app = open_page(audit, "explore")
+@pytest.mark.parametrize("auditor", ["Ana", ""])
+def test_explore_hands_its_selection_on(audit: Audit, auditor: str) -> None:
+    app = open_page(audit, "explore", auditor)
     app.text_input(key="find").set_value("never pay back").run()
     app.switch_page("pages/mitigate.py").run()
     app.radio("mitigate_policy").set_value(app.radio("mitigate_policy").options[2]).run()

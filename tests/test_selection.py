@@ -129,6 +129,14 @@ def test_what_a_sentence_found_is_selected_and_reviewed_nearest_first(audit: Aud
     assert queue_of(review_selection(app)).ids == tuple(wanted) != tuple(audit.ranking()["id"][:20])
 
 
+def test_what_a_sentence_found_can_be_removed(audit: Audit) -> None:
+    audit.search(SENTENCE, 50)
+    app = open_page(audit, "explore", link={"found": "true"}, sentence=SENTENCE)
+    app.switch_page("pages/mitigate.py").run()
+    app.radio("mitigate_policy").set_value(app.radio("mitigate_policy").options[2]).run()
+    assert any("40 examples, as Explore showed them last\\: explore · search" in line.value for line in app.caption)
+
+
 def test_one_opened_from_the_search_is_recorded_as_found_by_it(audit: Audit) -> None:
     found = audit.search(SENTENCE, 50)["id"].tolist()
     rank = audit.ranking()["id"].tolist().index(found[1]) + 1
