@@ -1,4 +1,5 @@
-"""What the theme in `.streamlit/config.toml` cannot say: tabular figures, tighter spacing, and contrast by WCAG AA, 4.5 to 1.
+"""What the theme in `.streamlit/config.toml` cannot say: tabular figures, tighter spacing, and contrast by WCAG AA, 4.5 to 1; choices
+that wrap on a narrow page, where Streamlit cuts them off.
 
 Streamlit draws captions in the text's colour at 60 %, which is 4.4 on white, and the label of a primary button white on the primary
 colour, which is 3.4 in the dark, where that colour is light enough to be read as text.
@@ -18,6 +19,7 @@ STYLE = """
 .stApp [data-testid="stCaptionContainer"] { color: inherit; opacity: 0.75; }
 .stApp [data-testid="stBaseButton-primary"]:not(:disabled) { background-color: $BUTTON; border-color: $BUTTON; }
 .stApp [data-testid="stBaseButton-primary"]:hover { filter: brightness(0.9); }
+.stApp [data-testid="stButtonGroup"] [role="radiogroup"] { flex-wrap: wrap; }
 .st-key-notice { position: fixed; bottom: 1.5rem; right: 1.5rem; width: max-content !important; max-width: calc(100vw - 3rem);
   z-index: 1000; background: Canvas; box-shadow: 0 2px 12px rgb(0 0 0 / 0.3); }
 .st-key-tour [data-testid="stCaptionContainer"] { padding-left: 0.5rem; }
