@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,11 +14,15 @@ from playwright.sync_api import Page, expect
 from benchmarks.large_audit import large_audit
 from benchmarks.served import Server
 from biasdiff_core.audit import Audit
+from biasdiff_core.workspace.audits import install_shipped
+from biasdiff_ui.boot import SHIPPED_AUDITS
+from biasdiff_ui.examples import load_examples
+from biasdiff_ui.ranking_table import PAGE_ROWS
+from tests.browser.reviewing import PATIENCE, give_name, patient
 from tests.reference.lasso_slow import inside_polygon_slow
 from tests.undecided import undecided_audit
 
 pytestmark = pytest.mark.browser
-PATIENCE = 60_000
 LASSO_TOOL, BOX_TOOL = (24, 18), (52, 18)  # where the first and the second tool of the map's toolbox lie
 MOST_BYTES, MOST_MEMORY = 1_000_000, 1.0  # the memory in GB
 
@@ -40,13 +45,6 @@ def draw_area(page: Page, tool: tuple[int, int], corners: Sequence[tuple[float, 
 def draw_box(page: Page, share: float) -> None:
     """Draw a box on the map from its left edge over a share of its width."""
     draw_area(page, BOX_TOOL, [(0, 0), (share, 1)])
-
-
-def give_name(page: Page, name: str) -> None:
-    """Say who one is."""
-    box = page.get_by_role("textbox", name="Your name")
-    box.fill(name)
-    box.press("Enter")
 
 
 def explored(page: Page, serve: Callable[[Path], Server], workspace: Path) -> Audit:
@@ -133,17 +131,31 @@ def test_what_another_decides_is_told_without_a_reload(watched: Page, serve: Cal
     expect(watched.get_by_text("3 new decisions by Bo", exact=True)).to_be_hidden()
 
 
-def test_filters_stay_in_the_address_and_on_the_way_back(watched: Page, serve: Callable[[Path], Server], finished_workspace: Path) -> None:
-    expect.set_options(timeout=PATIENCE)
-    audit = undecided_audit(finished_workspace)
-    watched.goto(f"{serve(finished_workspace).url}/explore?audit={audit.folder.id}&from=forum&rank_to=30")
+def test_filters_stay_in_the_address_and_on_the_way_back(watched: Page, serve: Callable[[Path], Server], undecided: Audit) -> None:
+    patient(watched)
+    ranking = undecided.ranking()
+    undecided.log.decide_many(ranking["id"][::2].tolist(), "biased", "Bo")
+    of_bo, report = ranking[::2], undecided.artefact("corpus").path("report.json")
+    matching = of_bo[of_bo["text"].str.contains("women|Belgians") & (of_bo["source"] == "forum") & (of_bo["rank"] <= 30)]
+    assert len(matching) > 2
+    report.write_text(json.dumps({**json.loads(report.read_text()), "near_duplicate_groups": [matching["id"][:2].tolist()]}))
+    watched.goto(f"{serve(undecided.folder.workspace).url}/explore?audit={undecided.folder.id}&from=forum&rank_to=30")
     shown = watched.get_by_text(re.compile(r"^\d+ of 40 shown"))
     expect(shown).to_contain_text("source: forum · rank to: 30")
     text = watched.get_by_role("textbox", name="Text contains")
-    text.fill("women")
+    text.fill("women|belgians")
     text.press("Enter")
-    expect(shown).to_contain_text("text: women")
-    expect(watched).to_have_url(re.compile("find=women"))
+    expect(shown).to_contain_text("0 of 40 shown · text: women|belgians")  # a word, so far
+    watched.get_by_role("button", name="More filters").click()
+    watched.get_by_text("The text is a regular expression").click()
+    expect(watched).to_have_url(re.compile("regex=true"))
+    watched.get_by_role("combobox", name="Decided by").click()
+    watched.get_by_role("option", name="Bo", exact=True).click()
+    expect(shown).to_contain_text(f"{len(matching)} of 40 shown")
+    watched.get_by_role("radio", name="one of each").click()
+    expect(shown).to_contain_text(f"{len(matching) - 1} of 40 shown")
+    expect(watched).to_have_url(re.compile(r"(?=.*find=women%7Cbelgians)(?=.*by=Bo)(?=.*copies=one\+of\+each)"))
+    watched.keyboard.press("Escape")
     before = shown.inner_text()
     sidebar = watched.get_by_test_id("stSidebar")
     sidebar.get_by_role("link", name="Corpus").click()
@@ -152,6 +164,26 @@ def test_filters_stay_in_the_address_and_on_the_way_back(watched: Page, serve: C
     expect(shown).to_have_text(before)
     watched.reload()
     expect(shown).to_have_text(before)
+
+
+def test_the_table_is_sorted_as_a_whole_and_read_page_by_page(watched: Page, serve: Callable[[Path], Server], tmp_path: Path) -> None:
+    patient(watched)
+    (folder,) = install_shipped(SHIPPED_AUDITS, tmp_path / "workspace")
+    audit = Audit(folder)
+    examples = load_examples(audit, audit.plan())
+    assert examples is not None
+    assert len(examples.ids) > 2 * PAGE_ROWS
+    longest = sorted(examples.table["tokens"], reverse=True)
+    watched.set_viewport_size({"width": 1280, "height": 2400})
+    watched.goto(f"{serve(folder.workspace).url}/explore?audit={folder.id}&descending=true")
+    watched.get_by_role("combobox", name="Sort by").click()
+    watched.get_by_role("option", name="tokens", exact=True).click()
+    first = watched.get_by_test_id("glide-cell-2-0")  # beside the rank and the box that chooses the row
+    expect(first).to_have_text(str(longest[0]))
+    watched.get_by_role("button", name="Page 3").click()
+    expect(first).to_have_text(str(longest[2 * PAGE_ROWS]))
+    watched.reload()
+    expect(first).to_have_text(str(longest[0]))  # the order stands in the address
 
 
 @pytest.mark.slow
