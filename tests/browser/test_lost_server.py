@@ -13,6 +13,7 @@ from biasdiff_core.audit import Audit
 from tests.browser.reviewing import VERDICT_OF, give_name, pressed, queue, recorded, reviewed_by, saved
 
 pytestmark = pytest.mark.browser
+NOTHING_KEPT = "!Object.keys(localStorage).some(name => name.startsWith('biasdiff-review:'))"
 
 
 @pytest.fixture
@@ -93,8 +94,10 @@ def test_two_tabs_that_hold_presses_count_each_once(tab: Callable[[], Page], ser
     pressed(other, "ib", waiting=2)
     server.start()
     one.reload()  # its new card finds what both have left in the browser, while the other sends its own by itself
-    for page in (one, other):
-        pressed(page, "", waiting=0)
+    one.wait_for_function(NOTHING_KEPT)
+    for page in (one, other):  # a card made after the other tab had sent all has nothing to save
+        expect(page.get_by_label("Review card")).to_be_visible()
+        expect(page.get_by_role("status").filter(has_text="saving")).to_have_count(0)
     twice = [(ids[0], "biased"), (ids[1], "not_biased"), (ids[2], "unsure"), (ids[0], "neutral_but_influential"), (ids[1], "biased")]
     assert sorted(row[:2] for row in recorded(undecided)) == sorted(twice)
     assert undecided.log.verify() == []
