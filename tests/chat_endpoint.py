@@ -6,9 +6,9 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
 from typing import Any
+
+from tests.local_server import Handler, serving
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,9 +60,9 @@ class Endpoint:
 def endpoint() -> Iterator[Endpoint]:
     """A running endpoint. A request that it has no response for is answered with status 418, which a client does not repeat."""
 
-    class Handler(BaseHTTPRequestHandler):
+    class Completions(Handler):
         def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
+            body = self.posted()
             if self.path != "/v1/chat/completions":
                 self.send_error(404)
                 return
@@ -71,23 +71,9 @@ def endpoint() -> Iterator[Endpoint]:
             say = served.says.pop(0) if served.says else refuses(418, "nothing left to say")
             say.before()
             content = say.body.encode()
-            self.send_response(say.status)
-            for name, value in say.headers.items():
-                self.send_header(name, value)
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
+            self.begin(say.status, {**say.headers, "Content-Length": str(len(content))})
             self.wfile.write(content[: len(content) // 2] if say.cut else content)
 
-        def log_message(self, format: str, *args: object) -> None:
-            """Not on stderr."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    served = Endpoint(f"http://127.0.0.1:{server.server_address[1]}/v1")
-    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
+    with serving(Completions) as address:
+        served = Endpoint(f"{address}/v1")
         yield served
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()

@@ -192,12 +192,13 @@ def pooled_share_undone(origin: ArrayLike, after: ArrayLike, base: ArrayLike) ->
 class _Crossed:
     """Means [k] of k quantities [seeds, items], and the mean squares and products of their two-way tables [k, k].
 
-    `by_seed` is what the seeds add to the residual, negative where chance has them nearer than that.
+    `residual` is what seeds and items do not explain, `by_seed` what the seeds add to it, negative where chance has them nearer than that.
     """
 
     means: Floats
     by_seed: Floats
     by_item: Floats
+    residual: Floats
     seeds: int
     items: int
 
@@ -215,6 +216,7 @@ class _Crossed:
             means=means,
             by_seed=items * (of_seeds @ of_seeds.T) / max(1, seeds - 1) - residual,
             by_item=seeds * (of_items @ of_items.T) / (items - 1),
+            residual=residual,
             seeds=seeds,
             items=items,
         )
@@ -274,10 +276,10 @@ def pooled_auroc(scores: ArrayLike, labels: Sequence[int]) -> Estimate:
         raise NumericError("AUROC needs positive and negative examples, but all labels are the same.")
     above, below = (np.stack(part) for part in zip(*(_components(row[positive], row[~positive]) for row in values), strict=True))
     value, seeds = float(above.mean()), len(values)
-    sides = [side for side in (above, below) if side.shape[1] > 1]
-    squares = _Z95**2 * sum(float(np.var(side.mean(axis=0), ddof=1)) / side.shape[1] for side in sides)
+    sides = [_Crossed.of(side[None]) for side in (above, below) if side.shape[1] > 1]
+    squares = _Z95**2 * sum(side.by_item.item() / (seeds * side.items) for side in sides)
     if seeds > 1:
-        own = float(np.var(above.mean(axis=1), ddof=1)) - sum(_interaction(side) / side.shape[1] for side in sides)
+        own = float(np.var(above.mean(axis=1), ddof=1)) - sum(side.residual.item() / side.items for side in sides)
         squares += float(student.ppf(0.975, seeds - 1)) ** 2 * max(0.0, own) / seeds
     if squares == 0.0 or value in (0.0, 1.0):
         low, high = _newcombe(value, int(positive.sum()), int((~positive).sum()))
@@ -296,12 +298,6 @@ def _on_logit_scale(value: float, reach: float) -> Estimate:
     """A share in (0, 1) with a reach that is carried over to the logit scale (delta method), so that the interval stays within."""
     reach /= value * (1 - value)
     return Estimate(value=value, low=float(expit(logit(value) - reach)), high=float(expit(logit(value) + reach)))
-
-
-def _interaction(table: Floats) -> float:
-    """Mean square of a table [seeds, items] about its row and column means."""
-    rest = table - table.mean(axis=1, keepdims=True) - table.mean(axis=0) + table.mean()
-    return float((rest**2).sum()) / ((table.shape[0] - 1) * (table.shape[1] - 1))
 
 
 def _newcombe(value: float, m: int, n: int) -> tuple[float, float]:

@@ -183,7 +183,7 @@ def _gpu() -> str:
     """Name of the GPU, as the driver gives it; empty where there is none."""
     try:
         asked = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
-        return ", ".join(subprocess.run(asked, capture_output=True, text=True, check=True).stdout.split("\n")[:-1])
+        return ", ".join(subprocess.run(asked, capture_output=True, text=True, check=True).stdout.splitlines())
     except (OSError, subprocess.CalledProcessError):
         return ""
 

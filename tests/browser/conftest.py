@@ -28,12 +28,12 @@ def browser_type_launch_args(browser_type_launch_args: dict[str, Any]) -> dict[s
 
 
 @pytest.fixture
-def serve() -> Iterator[Callable[[Path], Server]]:
-    """Serve the app on a workspace; every server ends with the test."""
+def serve() -> Iterator[Callable[..., Server]]:
+    """Serve the app on a workspace, with what else its environment says; every server ends with the test."""
     servers: list[Server] = []
 
-    def start(workspace: Path) -> Server:
-        servers.append(Server(workspace, environment={"OMP_NUM_THREADS": "1"}))
+    def start(workspace: Path, **environment: str) -> Server:
+        servers.append(Server(workspace, environment={"OMP_NUM_THREADS": "1", **environment}))
         return servers[-1]
 
     yield start

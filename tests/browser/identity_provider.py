@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 from joserfc import jwt
 from joserfc.jwk import RSAKey
+
+from tests.local_server import Handler, serving
 
 CLIENT = {"client_id": "biasdiff", "client_secret": "only-of-this-test"}
 KEY = RSAKey.generate_key(2048, {"kid": "one", "use": "sig"})
@@ -23,7 +23,7 @@ def identity_provider(claims: Mapping[str, Any]) -> Iterator[str]:
     """Its address, on a free port of 127.0.0.1. `claims`: of everybody who logs in."""
     nonces: dict[str, str] = {}  # by the code that stands for a login
 
-    class Handler(BaseHTTPRequestHandler):
+    class Provider(Handler):
         def do_GET(self) -> None:
             path, query = urlsplit(self.path).path, {name: values[0] for name, values in parse_qs(urlsplit(self.path).query).items()}
             if path == "/.well-known/openid-configuration":
@@ -33,12 +33,11 @@ def identity_provider(claims: Mapping[str, Any]) -> Iterator[str]:
             elif path == "/authorize":
                 code = f"code-{len(nonces)}"
                 nonces[code] = query["nonce"]
-                self.send_response(302)
-                self.send_header("Location", f"{query['redirect_uri']}?{urlencode({'code': code, 'state': query['state']})}")
-                self.end_headers()
+                back = urlencode({"code": code, "state": query["state"]})
+                self.begin(302, {"Location": f"{query['redirect_uri']}?{back}"})
 
         def do_POST(self) -> None:
-            sent = parse_qs(self.rfile.read(int(self.headers["Content-Length"])).decode())
+            sent = parse_qs(self.posted().decode())
             now = int(time.time())
             said = {"iss": address, "aud": CLIENT["client_id"], "iat": now, "exp": now + 600, "nonce": nonces[sent["code"][0]], **claims}
             token = jwt.encode({"alg": "RS256", "kid": "one"}, said, KEY)
@@ -46,23 +45,11 @@ def identity_provider(claims: Mapping[str, Any]) -> Iterator[str]:
 
         def _answer(self, record: Mapping[str, Any]) -> None:
             body = json.dumps(record).encode()
-            self.send_response(200)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
+            self.begin(200, {"Content-Type": "application/json", "Content-Length": str(len(body))})
             self.wfile.write(body)
 
-        def log_message(self, format: str, *args: Any) -> None:
-            """Says nothing."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    address = f"http://127.0.0.1:{server.server_port}"
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
+    with serving(Provider) as address:
         yield address
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 def secrets(provider: str, app: str) -> str:

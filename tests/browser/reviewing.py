@@ -1,4 +1,4 @@
-"""What an auditor does on a page: sign in, press keys on the review card, wait until all is saved; and what was recorded of it."""
+"""What an auditor does on Review: sign in, press keys on the card, wait until all is saved; and what was recorded of it."""
 
 from __future__ import annotations
 
@@ -8,23 +8,10 @@ from playwright.sync_api import Page, expect
 
 from biasdiff_core.audit import Audit
 from biasdiff_core.review.design import mixed_order
+from tests.browser.pages import give_name, patient
 
 VERDICT_OF = {"b": "biased", "n": "not_biased", "i": "neutral_but_influential", "u": "unsure"}
-PATIENCE = 60_000
 AT_ONCE = "keys => [...keys].forEach(key => document.dispatchEvent(new KeyboardEvent('keydown', { key, bubbles: true })))"
-
-
-def patient(page: Page) -> None:
-    """Let the page and what is expected of it take as long as a busy machine needs."""
-    page.set_default_timeout(PATIENCE)
-    expect.set_options(timeout=PATIENCE)
-
-
-def give_name(page: Page, name: str) -> None:
-    """Say who one is."""
-    box = page.get_by_role("textbox", name="Your name")
-    box.fill(name)
-    box.press("Enter")
 
 
 def signed_in(page: Page, name: str = "Ana") -> None:

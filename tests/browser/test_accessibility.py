@@ -11,7 +11,8 @@ from playwright.sync_api import Page, expect
 
 from benchmarks.served import Server
 from biasdiff_ui.boot import SHIPPED_AUDITS
-from tests.browser.test_pages import PAGES, PATIENCE, settled
+from tests.browser.pages import PATIENCE, settled
+from tests.browser.test_pages import PAGES
 
 Axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="pip install -e '.[dev]'").Axe
 pytestmark = pytest.mark.browser

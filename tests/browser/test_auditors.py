@@ -14,8 +14,8 @@ from biasdiff_core.audit import Audit
 from biasdiff_core.review.decisions import ADJUDICATION
 from biasdiff_core.workspace.audits import install_shipped
 from biasdiff_ui.boot import SHIPPED_AUDITS
+from tests.browser.pages import choose, settled
 from tests.browser.reviewing import VERDICT_OF, press_at_once, queue, recorded, reviewed_by, saved
-from tests.browser.test_pages import settled
 
 pytestmark = pytest.mark.browser
 
@@ -36,9 +36,8 @@ def at_work(
     return open_pages
 
 
-def choose(page: Page, queue: str) -> None:
-    page.get_by_role("combobox", name="Queue").click()
-    page.get_by_role("option", name=queue, exact=True).click()
+def choose_queue(page: Page, name: str) -> None:
+    choose(page, "Queue", name)
     page.get_by_role("heading", name="Review").click()
 
 
@@ -56,7 +55,7 @@ def test_two_at_once_lose_nothing_and_settle_what_they_differ_on(at_work: Callab
         "Ana": ["biased", "biased", "not_biased", "biased"],
         "Bo": ["biased", "not_biased", "not_biased", "unsure"],
     }
-    choose(ana, "disagreements, by rank")
+    choose_queue(ana, "disagreements, by rank")
     card = ana.get_by_label("Review card")
     expect(card).to_have_attribute("data-example", ids[1])
     expect(card.get_by_text("Ana: biased", exact=True)).to_be_visible()

@@ -12,9 +12,9 @@ from benchmarks.served import Server
 from biasdiff_core.config.presets import DEMO_PROBES
 from biasdiff_core.review.curation import Curation, queue, read_pairs
 from biasdiff_core.workspace.database import database
+from tests.browser.pages import give_name, patient
 
 pytestmark = pytest.mark.browser
-PATIENCE = 60_000
 REJECTED = "1 of 180 pairs accepted, 0 of them edited; 1 rejected"
 ACCEPTED = "1 of 180 pairs accepted, 0 of them edited; 0 rejected"
 
@@ -26,14 +26,11 @@ def press(page: Page, key: str) -> None:
 
 
 def test_keys_accept_reject_edit_and_undo_and_typing_does_not(watched: Page, serve: Callable[[Path], Server], workspace: Path) -> None:
-    watched.set_default_timeout(PATIENCE)
-    expect.set_options(timeout=PATIENCE)
+    patient(watched)
     watched.goto(f"{serve(workspace).url}/probes")
     curation = Curation(database(workspace), read_pairs(DEMO_PROBES))
     first, second, *_ = queue(curation.pairs().values(), "undecided")
-    name = watched.get_by_role("textbox", name="Your name")
-    name.fill("Ana")
-    name.press("Enter")
+    give_name(watched, "Ana")
     watched.get_by_role("heading", name="Probes", exact=True).click()
     expect(watched.get_by_text("0 of 180 pairs accepted, 0 of them edited; 0 rejected")).to_be_visible()
     for key, counts in (("a", ACCEPTED), ("x", REJECTED), ("z", ACCEPTED)):

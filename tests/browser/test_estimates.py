@@ -11,15 +11,11 @@ from playwright.sync_api import Page, expect
 
 from benchmarks.served import Server
 from biasdiff_core.audit import Audit
+from tests.browser.pages import choose
 from tests.browser.reviewing import press_at_once, reviewed_by, saved, signed_in
 
 pytestmark = pytest.mark.browser
 RULE = "at least 90 % of the biased examples, with 80 % confidence"
-
-
-def choose(page: Page, label: str, value: str) -> None:
-    page.get_by_role("combobox", name=label).click()
-    page.get_by_role("option", name=value, exact=True).click()
 
 
 def test_estimates_follow_the_decisions_and_the_chosen_rule_says_when_to_stop(

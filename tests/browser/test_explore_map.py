@@ -18,7 +18,7 @@ from biasdiff_core.workspace.audits import install_shipped
 from biasdiff_ui.boot import SHIPPED_AUDITS
 from biasdiff_ui.examples import load_examples
 from biasdiff_ui.ranking_table import PAGE_ROWS
-from tests.browser.reviewing import PATIENCE, give_name, patient
+from tests.browser.pages import PATIENCE, choose, give_name, patient
 from tests.reference.lasso_slow import inside_polygon_slow
 from tests.undecided import undecided_audit
 
@@ -149,8 +149,7 @@ def test_filters_stay_in_the_address_and_on_the_way_back(watched: Page, serve: C
     watched.get_by_role("button", name="More filters").click()
     watched.get_by_text("The text is a regular expression").click()
     expect(watched).to_have_url(re.compile("regex=true"))
-    watched.get_by_role("combobox", name="Decided by").click()
-    watched.get_by_role("option", name="Bo", exact=True).click()
+    choose(watched, "Decided by", "Bo")
     expect(shown).to_contain_text(f"{len(matching)} of 40 shown")
     watched.get_by_role("radio", name="one of each").click()
     expect(shown).to_contain_text(f"{len(matching) - 1} of 40 shown")
@@ -176,8 +175,7 @@ def test_the_table_is_sorted_as_a_whole_and_read_page_by_page(watched: Page, ser
     longest = sorted(examples.table["tokens"], reverse=True)
     watched.set_viewport_size({"width": 1280, "height": 2400})
     watched.goto(f"{serve(folder.workspace).url}/explore?audit={folder.id}&descending=true")
-    watched.get_by_role("combobox", name="Sort by").click()
-    watched.get_by_role("option", name="tokens", exact=True).click()
+    choose(watched, "Sort by", "tokens")
     first = watched.get_by_test_id("glide-cell-2-0")  # beside the rank and the box that chooses the row
     expect(first).to_have_text(str(longest[0]))
     watched.get_by_role("button", name="Page 3").click()

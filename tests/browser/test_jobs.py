@@ -15,10 +15,10 @@ from benchmarks.served import Server
 from biasdiff_core.audit import Audit
 from biasdiff_core.workspace.database import database
 from biasdiff_core.workspace.jobs import list_jobs
+from tests.browser.pages import PATIENCE
 from tests.tiny_audit import tiny_config
 
 pytestmark = pytest.mark.browser
-PATIENCE = 60_000
 FOREVER = 100_000
 
 

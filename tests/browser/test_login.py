@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -11,23 +11,23 @@ from playwright.sync_api import Page, expect
 from benchmarks.served import Server
 from biasdiff_core.audit import Audit
 from tests.browser.identity_provider import identity_provider, secrets
-from tests.browser.reviewing import patient, pressed, queue, recorded, saved
+from tests.browser.pages import patient
+from tests.browser.reviewing import pressed, queue, recorded, saved
 
 pytestmark = pytest.mark.browser
 ANA = {"sub": "17", "email": "ana@example.org", "name": "Ana"}
 
 
 @pytest.fixture
-def with_accounts(undecided: Audit, tmp_path: Path) -> Iterator[Server]:
+def with_accounts(serve: Callable[..., Server], undecided: Audit, tmp_path: Path) -> Iterator[Server]:
     """The app, whose only account is Ana's."""
     file = tmp_path / "secrets.toml"
-    server = Server(undecided.folder.workspace, environment={"OMP_NUM_THREADS": "1", "STREAMLIT_SECRETS_FILES": str(file)})
+    server = serve(undecided.folder.workspace, STREAMLIT_SECRETS_FILES=str(file))
     with identity_provider(ANA) as provider:
         server.kill()  # the address that the secrets name is known once it was served
         file.write_text(secrets(provider, server.url), encoding="utf8")
         server.start()
         yield server
-        server.kill()
 
 
 def test_decisions_stand_under_the_account(watched: Page, with_accounts: Server, undecided: Audit) -> None:

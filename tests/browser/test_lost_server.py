@@ -10,7 +10,8 @@ from playwright.sync_api import BrowserContext, Page, expect
 
 from benchmarks.served import Server
 from biasdiff_core.audit import Audit
-from tests.browser.reviewing import VERDICT_OF, give_name, pressed, queue, recorded, reviewed_by, saved
+from tests.browser.pages import give_name
+from tests.browser.reviewing import VERDICT_OF, pressed, queue, recorded, reviewed_by, saved
 
 pytestmark = pytest.mark.browser
 NOTHING_KEPT = "!Object.keys(localStorage).some(name => name.startsWith('biasdiff-review:'))"

@@ -11,9 +11,9 @@ from playwright.sync_api import Page, expect
 from benchmarks.served import Server
 from biasdiff_core.audit import Audit
 from biasdiff_core.workspace.audits import list_audits
+from tests.browser.pages import PATIENCE
 
 pytestmark = pytest.mark.browser
-PATIENCE = 60_000
 JOB_PATIENCE = 240_000
 
 

@@ -11,6 +11,7 @@ from playwright.sync_api import Page, expect
 
 from benchmarks.served import Server
 from biasdiff_core.workspace.audits import list_audits
+from tests.browser.pages import PATIENCE, settled
 
 pytestmark = pytest.mark.browser
 PAGES = {
@@ -22,7 +23,6 @@ PAGES = {
     "mitigate": "Mitigate",
     "compare": "Compare",
 }
-PATIENCE = 60_000
 # By how many pixels the page, or a row of choices on it, is wider than is seen; Streamlit scrolls the main part, not the document.
 WIDER = "Math.max(...[...document.querySelectorAll('html, .stMain, [role=radiogroup]')].map(e => e.scrollWidth - e.clientWidth))"
 
@@ -32,14 +32,6 @@ def browser_context_args(browser_context_args: dict[str, Any], request: pytest.F
     """The colour scheme and width that a test names in its parameters."""
     scheme, width = getattr(request, "param", ("light", 1280))
     return {**browser_context_args, "color_scheme": scheme, "viewport": {"width": width, "height": 900}}
-
-
-def settled(page: Page) -> None:
-    """Wait until the script has run through and the browser has all that it draws with, and see that no error is shown."""
-    expect(page.locator(".stApp[data-test-script-state=notRunning]")).to_be_attached(timeout=PATIENCE)
-    expect(page.get_by_test_id("stSkeleton")).to_have_count(0, timeout=PATIENCE)
-    expect(page.get_by_test_id("stException")).to_have_count(0)
-    expect(page.locator("[data-testid=stAlertContentError]")).to_have_count(0)
 
 
 @pytest.mark.parametrize("path", PAGES)

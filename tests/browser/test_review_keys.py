@@ -17,7 +17,7 @@ from biasdiff_core.workspace.audits import install_shipped
 from biasdiff_ui.boot import SHIPPED_AUDITS
 from biasdiff_ui.examples import load_examples
 from biasdiff_ui.why import evidence, word_difference
-from tests.browser.reviewing import VERDICT_OF, press_at_once, recorded, reviewed_by, saved, signed_in
+from tests.browser.reviewing import VERDICT_OF, press_at_once, queue, recorded, reviewed_by, saved, signed_in
 
 pytestmark = pytest.mark.browser
 
@@ -37,7 +37,7 @@ def holding(audit: Audit) -> dict[str, str]:
 
 
 def test_twenty_fast_keys_lose_nothing(review: Page, undecided: Audit) -> None:
-    ids, _ = mixed_order(undecided.ranking()["id"].tolist(), undecided.folder.id)
+    ids = queue(undecided)
     keys = "bnbiu" * 4
     for key in keys:
         review.keyboard.press(key)
@@ -102,7 +102,7 @@ def test_two_hundred_keys_at_once_lose_nothing(watched: Page, serve: Callable[[P
     (folder,) = install_shipped(SHIPPED_AUDITS, tmp_path / "workspace")
     audit = Audit(folder)
     page = opened(watched, serve, audit)
-    ids, _ = mixed_order(audit.ranking()["id"].tolist(), audit.folder.id)
+    ids = queue(audit)
     keys = "bnbiu" * 40
     press_at_once(page, keys)
     saved(page, 200)
@@ -111,7 +111,7 @@ def test_two_hundred_keys_at_once_lose_nothing(watched: Page, serve: Callable[[P
 
 
 def test_other_keys_hold_after_a_reload_and_can_be_turned_off(review: Page, undecided: Audit) -> None:
-    ids, _ = mixed_order(undecided.ranking()["id"].tolist(), undecided.folder.id)
+    ids = queue(undecided)
     card = review.get_by_label("Review card")
     review.get_by_text("Keys", exact=True).click()
     review.get_by_role("textbox", name="Biased", exact=True).fill("7")
@@ -145,7 +145,7 @@ def test_other_keys_hold_after_a_reload_and_can_be_turned_off(review: Page, unde
 
 
 def test_a_key_leads_to_similar_ones_and_a_button_back(review: Page, undecided: Audit) -> None:
-    ids, _ = mixed_order(undecided.ranking()["id"].tolist(), undecided.folder.id)
+    ids = queue(undecided)
     card = review.get_by_label("Review card")
     for key in "bm":
         review.keyboard.press(key)

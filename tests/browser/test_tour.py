@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from benchmarks.served import Server
-from tests.browser.reviewing import give_name, patient
+from tests.browser.pages import give_name, patient
 
 pytestmark = pytest.mark.browser
 STEPS = 5

@@ -10,10 +10,10 @@ from playwright.sync_api import Page, expect
 
 from benchmarks.served import Server
 from biasdiff_core.audit import Audit
+from tests.browser.pages import PATIENCE
 from tests.tiny_audit import write_corpus, write_held_out, write_pairs, write_probes
 
 pytestmark = pytest.mark.browser
-PATIENCE = 60_000
 JOB_PATIENCE = 240_000
 
 
