@@ -3,7 +3,7 @@
 // after the server died or the tab was closed sends what an earlier one left. Dataset text reaches the page by textContent only.
 
 const KEPT = "biasdiff-review:";
-const cards = new Map(); // by instance: a data update calls the function below again, and must find the same state
+const cards = new WeakMap(); // by the element that holds it: each update calls the function below again, and must find the same state
 const refused = new Map(); // by name, the logs that the browser would not keep: they live as long as the page
 
 // What a token's background shows. Okabe and Ito's colours, thin enough for the text on it in either palette; `of`: where the value
@@ -149,21 +149,20 @@ class Card {
     this.shown = null;
     this.waits = false; // for a queue that it has asked for: until then nothing is shown, so nothing can be judged
     this.shading = SHADINGS[0];
-    this.onKey = (event) => this.key(event);
-    this.onLeave = (event) => { if (this.waiting) event.preventDefault(); };
     this.root = element("section", "card");
     this.root.setAttribute("aria-label", "Review card");
     root.appendChild(this.root);
+    this.listen(document, "keydown", (event) => this.key(event));
+    this.listen(window, "beforeunload", (event) => { if (this.waiting) event.preventDefault(); });
   }
 
-  attach() {
-    document.addEventListener("keydown", this.onKey);
-    window.addEventListener("beforeunload", this.onLeave);
-  }
-
-  detach() {
-    document.removeEventListener("keydown", this.onKey);
-    window.removeEventListener("beforeunload", this.onLeave);
+  // As long as the card is on the page.
+  listen(target, name, act) {
+    const heard = (event) => {
+      if (this.root.isConnected) act(event);
+      else target.removeEventListener(name, heard);
+    };
+    target.addEventListener(name, heard);
   }
 
   update(data, send) {
@@ -426,23 +425,9 @@ class Card {
   }
 }
 
-export default function (component) {
-  const { key, data, parentElement, setStateValue } = component;
-  let card = cards.get(key);
-  if (!card || card.root.getRootNode() !== parentElement.getRootNode()) {
-    card?.detach();
-    card = new Card(parentElement);
-    cards.set(key, card);
-  }
-  card.attach();
-  card.turn = (card.turn ?? 0) + 1;
-  const turn = card.turn;
-  card.update(data, setStateValue);
-  return () => {
-    // A superseded update is cleaned up too, while the card lives on.
-    if (card.turn === turn) {
-      card.detach();
-      cards.delete(key);
-    }
-  };
+// There is no cleanup, for it is called between updates too, now before and now after the next one: a card that has left the page
+// lets go of it at the next event.
+export default function ({ data, parentElement, setStateValue }) {
+  if (!cards.has(parentElement)) cards.set(parentElement, new Card(parentElement));
+  cards.get(parentElement).update(data, setStateValue);
 }
