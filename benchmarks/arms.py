@@ -43,7 +43,7 @@ from biasdiff_core.config import (
 from biasdiff_core.config.evaluation import Scoring
 from biasdiff_core.config.file import key_form
 from biasdiff_core.config.mitigation import Method
-from biasdiff_core.config.model import BUNDLED_MODEL
+from biasdiff_core.config.model import BUNDLED_MODEL, Dtype
 from biasdiff_core.evaluation import trex
 from biasdiff_core.evaluation.crows_pairs import PairScores
 from biasdiff_core.evaluation.perplexity import LOSSES_FILE, read_losses
@@ -69,7 +69,7 @@ class Recipe:
     probes: int = 150
     percent: float = 35.0
     block_size: int = 1
-    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    dtype: Dtype = "bfloat16"
     token_budget: int = TrainingConfig().token_budget
     seat: bool = False
     training: TrainingConfig = TrainingConfig(epochs=2, learning_rate=1e-3)

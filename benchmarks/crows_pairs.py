@@ -22,6 +22,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from benchmarks.record import dry_option, record, record_metric
 from biasdiff_core.config import CrowsPairsConfig, EvaluationConfig, ModelConfig
 from biasdiff_core.config.evaluation import Scoring
+from biasdiff_core.config.model import Dtype
 from biasdiff_core.evaluation.crows_pairs import figures, score_pairs
 from biasdiff_core.evaluation.pairs import Pair, load_pairs
 from biasdiff_core.model.load import load_model
@@ -38,10 +39,11 @@ SETTINGS = EvaluationConfig()
 @click.option("--prefix", default="bos", show_default=True, help="bos, eos, none or a token id, for all scorings but `paper`.")
 @click.option("--pairs", type=int, help="So many pairs, drawn with a seed. Default: all.")
 @click.option("--speed-pairs", type=int, default=100, show_default=True, help="Pairs that the speed is measured on.")
+@click.option("--dtype", type=click.Choice(get_args(Dtype)), default="float32", show_default=True, help="The model's.")
 @dry_option
-def main(against: str | None, prefix: str, pairs: int | None, speed_pairs: int, dry: bool) -> None:
+def main(against: str | None, prefix: str, pairs: int | None, speed_pairs: int, dtype: Dtype, dry: bool) -> None:
     """Record the figures of every scoring, or how the log-likelihoods and the speed compare."""
-    loaded = load_model(ModelConfig(), default_workspace())
+    loaded = load_model(ModelConfig(dtype=dtype), default_workspace())
     chosen = load_pairs(CrowsPairsConfig(pairs=pairs))
     bundled = (ModelConfig().name, loaded.model)
     if against is None:

@@ -32,7 +32,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, get_args
 
 import click
 import numpy as np
@@ -49,6 +49,7 @@ from biasdiff_core.attribution.projection import CountSketch, Rademacher
 from biasdiff_core.attribution.store import write_shard
 from biasdiff_core.config import CorpusConfig, GradientConfig, LoraConfig, ModelConfig, TrainingConfig
 from biasdiff_core.config.gradients import OptimizerMap
+from biasdiff_core.config.model import Dtype
 from biasdiff_core.config.presets import HIDDEN_DEPTHS
 from biasdiff_core.corpus.read import read_corpus
 from biasdiff_core.evaluation.statistics import Estimate
@@ -331,7 +332,7 @@ def peak_during(device: torch.device, work: Callable[[], Any]) -> int:
 @click.option("--sentences", type=click.IntRange(min=8), default=64, show_default=True)
 @click.option("--model", default=ModelConfig().name, show_default=True)
 @click.option("--shape", type=click.Choice(list(SHAPES)), help="A model of this shape with random weights, in place of --model.")
-@click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), default="float32", show_default=True)
+@click.option("--dtype", type=click.Choice(get_args(Dtype)), default="float32", show_default=True)
 @click.option("--repeats", type=click.IntRange(min=1), default=7, show_default=True)
 @click.option("--probes", default=891, show_default=True, help="Directions of single probes in exact mode.")
 @click.option("--bergson", type=click.Path(exists=True, path_type=Path), help="The interpreter of an environment that has Bergson.")

@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import get_args
 
 import click
 
@@ -50,7 +51,7 @@ from benchmarks.paper_figures import (
 )
 from benchmarks.record import record
 from biasdiff_core.config.mitigation import Method
-from biasdiff_core.config.model import BUNDLED_MODEL
+from biasdiff_core.config.model import BUNDLED_MODEL, Dtype
 from biasdiff_core.evaluation.statistics import Estimate, Share
 
 RESULTS = Path(__file__).resolve().parents[1] / "docs" / "results.md"
@@ -305,10 +306,10 @@ def trex_answers(recipe: Recipe, seed: int, variant: str) -> None:
 @click.option("--seeds", default=3, show_default=True, help="Training seeds.")
 @click.option("--model", default=BUNDLED_MODEL, show_default=True, help="Also a folder or a Hugging Face id.")
 @click.option("--n", default=500, show_default=True, help="Rows of the mix.")
-@click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), default="bfloat16", show_default=True, help="Of the base weights.")
+@click.option("--dtype", type=click.Choice(get_args(Dtype)), default="bfloat16", show_default=True, help="Of the base weights.")
 @click.option("--token-budget", default=Recipe.token_budget, show_default=True, help="Padded tokens of one pass.")
 @click.option("--processes", default=2, show_default=True, help="Cells that are made at once; they share the cores.")
-def main(table: str, workspace: Path, seeds: int, model: str, n: int, dtype: str, token_budget: int, processes: int) -> None:
+def main(table: str, workspace: Path, seeds: int, model: str, n: int, dtype: Dtype, token_budget: int, processes: int) -> None:
     """Make one table or figure of the paper and write its section of docs/results.md."""
     recipe = Recipe(workspace=workspace.resolve(), model=model, n=n, dtype=dtype, token_budget=token_budget)  # type: ignore[arg-type]
     side_by_side(waves_of(table, recipe, range(seeds)), processes)

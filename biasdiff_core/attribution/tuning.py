@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from torch import Tensor
 from biasdiff_core.attribution.gradients import visit_gradients
 from biasdiff_core.attribution.self_check import LEAST_COSINE, exact_gradients, least_cosine, usable_examples
 from biasdiff_core.config import LoraConfig, ModelConfig
+from biasdiff_core.config.model import Dtype
 from biasdiff_core.corpus.examples import Corpus
 from biasdiff_core.errors import NumericError
 from biasdiff_core.model.load import load_model
@@ -25,7 +26,6 @@ from biasdiff_core.model.lora import add_lora, lora_parameters
 from biasdiff_core.model.tokenise import Encoded, collate, length_batches
 from biasdiff_core.results import Progress, ProgressCallback, no_progress
 
-Dtype = Literal["float32", "bfloat16"]
 BUDGETS: Mapping[str, tuple[int, ...]] = {"cpu": (128, 256, 512, 1024, 2048), "cuda": (2048, 4096, 8192, 16384, 32768)}
 TOKENS = 2048  # that each budget is timed on, or its own number where that is larger
 NEAR = 0.95  # of the greatest speed: what a smaller budget may cost, for it takes less memory

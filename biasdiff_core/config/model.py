@@ -7,6 +7,7 @@ from typing import Literal
 from biasdiff_core.config.base import config_class, require, require_fraction, require_positive
 
 BUNDLED_MODEL = "bundled:smollm2-135m"
+Dtype = Literal["float32", "bfloat16"]
 
 
 @config_class
@@ -18,7 +19,7 @@ class ModelConfig:
 
     name: str = BUNDLED_MODEL
     revision: str | None = None
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    dtype: Dtype = "float32"
     adapter: str | None = None
 
 
