@@ -334,11 +334,11 @@ def _passes(config: AuditConfig, method: Method, examples: float, removed: float
 
 
 def unlearning_passes(config: UnlearnConfig, rows: float, together: int = 1) -> float:
-    """Example passes of unlearning `rows` of so many examples each, with as many retain examples for each term that is on.
+    """Example passes of unlearning `rows` of so many examples each, with as many retain examples for each term that has a weight.
 
-    KL counts a third more: the origin's forward pass.
+    A third is a forward pass alone: the origin's for KL, and the model's for the NLL where it has no weight and is only logged.
     """
-    retain = (config.retain_weight > 0) + (4 / 3 if config.kl_weight > 0 else 0)
+    retain = (1 if config.retain_weight > 0 else 1 / 3) + (4 / 3 if config.kl_weight > 0 else 1 / 3)
     return rows * (together + retain) * config.training.epochs
 
 

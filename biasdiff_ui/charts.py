@@ -66,17 +66,18 @@ def lengths(words: pd.Series, title: str) -> go.Figure:
 
 
 def training(steps: pd.DataFrame, title: str) -> go.Figure:
-    """Panels over optimizer steps: every loss term; the gradient norm; with several terms, their weights in the same colours.
+    """Panels over optimizer steps: every loss term; the gradient norm; with several that have a weight, the weights in the same colours.
 
-    `steps`: columns step, one a term, `weight:<term>` of each, gradient_norm.
+    `steps`: columns step, one a term, `weight:<term>` of those that are minimised, gradient_norm.
     """
     terms = [name for name in steps if name not in NOT_TERMS and not name.startswith(WEIGHT)]
-    panels = ["loss", "gradient norm", *(["weight"] if len(terms) > 1 else [])]
+    weighed = [term for term in terms if f"{WEIGHT}{term}" in steps]
+    panels = ["loss", "gradient norm", *(["weight"] if len(weighed) > 1 else [])]
     figure = make_subplots(rows=len(panels), cols=1, shared_xaxes=True, vertical_spacing=0.06, row_heights=[3, 1, 1][: len(panels)])
     for number, term in enumerate(terms):
-        name = TERMS.get(term, f"{variant_name(term)} term")
+        name = TERMS.get(term, f"{variant_name(term)} term") + ("" if term in weighed else " (logged only)")
         _line(figure, steps, term, row=1, number=number, name=name, legendgroup=term)
-        if len(terms) > 1:
+        if term in weighed and len(weighed) > 1:
             _line(figure, steps, f"{WEIGHT}{term}", row=3, number=number, name=name, legendgroup=term, showlegend=False)
     _line(figure, steps, "gradient_norm", row=2, number=None, name="gradient norm", showlegend=False)
     for row, panel in enumerate(panels, start=1):

@@ -52,7 +52,8 @@ def test_every_method_lowers_what_is_forgotten_and_keeps_more_of_the_rest(origin
     fell = [(per_token(origin, rows) - per_token(done.adapter, rows)).mean() for rows in (FORGET, RETAIN)]
     assert fell[0] > 0.01 and fell[1] < fell[0]
     steps = read_steps(tmp_path / method)
-    assert all({method, "retain_nll", f"weight:{method}", "weight:retain_nll"} <= step.keys() for step in steps)
+    assert all({method, "retain_nll", "retain_kl", f"weight:{method}", "weight:retain_nll"} <= step.keys() for step in steps)
+    assert steps[0]["retain_kl"] == pytest.approx(0, abs=1e-6) and steps[-1]["retain_kl"] > 1e-4
     assert done.epoch == 4 and done.judged == ()
 
 
@@ -78,8 +79,20 @@ def test_kl_holds_the_rest_closer_to_the_origin(origin: Path, tmp_path: Path) ->
     assert moved[1] < moved[0] / 2
     steps = read_steps(tmp_path / "held")
     assert steps[0]["retain_kl"] == pytest.approx(0, abs=1e-6) and all(step["retain_kl"] > 0 for step in steps[1:])
-    assert all(step["weight:retain_kl"] == 20.0 and "retain_nll" not in step for step in steps)
-    assert "retain_kl" not in read_steps(tmp_path / "weak")[0]
+    assert all(step["weight:retain_kl"] == 20.0 for step in steps)
+
+
+def test_what_has_no_weight_is_logged_and_changes_nothing(origin: Path, tmp_path: Path) -> None:
+    """NLL and KL come out as with a weight that is next to nothing, and the adapter as without any retain example."""
+    bare = run(origin, tmp_path / "bare", "npo", settings(retain_weight=0.0), replace(MATERIAL, retain=()))
+    logged = run(origin, tmp_path / "logged", "npo", settings(retain_weight=0.0))
+    run(origin, tmp_path / "weighed", "npo", settings(retain_weight=1e-9, kl_weight=1e-9))
+    assert (bare.adapter / ADAPTER_FILE).read_bytes() == (logged.adapter / ADAPTER_FILE).read_bytes()
+    steps = [read_steps(tmp_path / name) for name in ("bare", "logged", "weighed")]
+    assert steps[0][0].keys() == {"epoch", "step", "learning_rate", "npo", "weight:npo", "gradient_norm"}
+    for name in ("retain_nll", "retain_kl"):
+        assert [step[name] for step in steps[1]] == pytest.approx([step[name] for step in steps[2]], rel=1e-3, abs=1e-6)
+        assert all(f"weight:{name}" not in step for step in steps[1])
 
 
 def test_pareto_weights_are_found_at_every_step_and_kl_keeps_its_own(origin: Path, tmp_path: Path) -> None:

@@ -159,6 +159,8 @@ def test_training_shows_every_term_its_weight_and_the_gradient_norm() -> None:
     assert lines[("gradient norm", "y2")] == [0.3, 0.4]
     assert lines[("NPO term", "y3")] == [0.05, 0.05]
     assert len(lines) == 7
+    logged = {(trace.name, trace.yaxis) for trace in training(steps.drop(columns="weight:retain_kl"), "NPO").data}
+    assert logged == {*lines} - {(kl := "KL to origin on the others", "y"), (kl, "y3")} | {(f"{kl} (logged only)", "y")}
     alone = training(steps[["step", "npo", "weight:npo", "gradient_norm"]], "NPO")
     assert {trace.yaxis for trace in alone.data} == {"y", "y2"}  # one term's weight says nothing
 

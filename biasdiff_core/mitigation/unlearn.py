@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -109,15 +109,15 @@ def _forget_term(loaded: LoadedModel, model: Any, method: Unlearning, material: 
 
 
 def _retain_terms(loaded: LoadedModel, model: Any, retain: Sequence[TrainingExample], config: UnlearnConfig) -> list[Term]:
-    """The terms with a weight, over one list, so that they take the same rows."""
-    if not config.retain_weight and not config.kl_weight:
+    """NLL and KL, over one list, so that they take the same rows. Both are logged, with a weight or without."""
+    if not retain and not config.retain_weight and not config.kl_weight:
         return []
     rows = _encoded(loaded.tokenizer, retain, CHAT_RETAIN if config.chat else None)
-    terms = [
-        Term(name=RETAIN_NLL, examples=rows, loss=mean_nll, weight=config.retain_weight),
-        Term(name=RETAIN_KL, examples=rows, loss=kl_to(Frozen(model)), weight=config.kl_weight),
-    ]
-    return [term for term in terms if term.weight]
+    kl = kl_to(Frozen(model))
+    nll = Term(name=RETAIN_NLL, examples=rows, loss=mean_nll, weight=config.retain_weight)
+    if config.kl_weight:
+        return [nll, Term(name=RETAIN_KL, examples=rows, loss=kl, weight=config.kl_weight)]
+    return [replace(nll, measures={RETAIN_KL: kl})]
 
 
 def forget_loss(method: Unlearning, config: UnlearnConfig, reference: Tensor) -> ExampleLoss:

@@ -12,8 +12,9 @@ import json
 import logging
 import math
 import random
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,8 @@ Weigh = Callable[[Gradients], Mapping[str, float]]  # weights of terms, found an
 class Term:
     """One weighted term of the loss over its own examples; terms over the same list take the same rows at every step.
 
-    `together`: how many consecutive examples make one row: 2 where the loss is of pairs.
+    A term of weight 0 is logged without a gradient, as are `measures`, by name, of the same rows. `together`: how many consecutive
+    examples make one row: 2 where the loss is of pairs.
     """
 
     name: str
@@ -51,6 +53,7 @@ class Term:
     loss: ExampleLoss
     weight: float = 1.0
     together: int = 1
+    measures: Mapping[str, ExampleLoss] = field(default_factory=dict)
 
     def members(self, row: int) -> range:
         """Indices of the examples of one row."""
@@ -158,12 +161,14 @@ class _Run:
 
     def _step(self, rows_by_term: Sequence[list[int]], rate: float) -> dict[str, float]:
         parameters = self.optimizer.param_groups[0]["params"]
-        losses, gradients = {}, {}
+        losses: dict[str, float] = {}
+        gradients = {}
         for term, rows in zip(self.terms, rows_by_term, strict=True):
             self.optimizer.zero_grad()
-            losses[term.name] = self._accumulate(term, rows)
-            gradients[term.name] = [parameter.grad for parameter in parameters]
-        weights = {term.name: term.weight for term in self.terms} | dict(self.weigh(gradients) if self.weigh else {})
+            losses |= self._accumulate(term, rows)
+            if term.weight:
+                gradients[term.name] = [parameter.grad for parameter in parameters]
+        weights = {term.name: term.weight for term in self.terms if term.weight} | dict(self.weigh(gradients) if self.weigh else {})
         for place, parameter in enumerate(parameters):
             parameter.grad = torch.stack([weight * gradients[name][place] for name, weight in weights.items()]).sum(0)
         norm = float(torch.nn.utils.clip_grad_norm_(parameters, self.config.max_grad_norm))
@@ -173,17 +178,23 @@ class _Run:
         self.optimizer.step()
         return {**losses, **{f"weight:{name}": weight for name, weight in weights.items()}, "gradient_norm": norm}
 
-    def _accumulate(self, term: Term, rows: list[int]) -> float:
-        """Backward of the term's mean over `rows` in micro-batches; returns that mean."""
-        total = 0.0
+    def _accumulate(self, term: Term, rows: list[int]) -> Mapping[str, float]:
+        """Backward of the term's mean over `rows` in micro-batches; returns that mean and those of what it measures, by name."""
+        means: defaultdict[str, float] = defaultdict(float)
         device = next(iter(lora_parameters(self.model).values())).device
         for micro in length_batches([term.padded_tokens(row) for row in rows], self.config.token_budget):
             members = [member for place in micro for member in term.members(rows[place])]
             batch = collate(term.examples, members, self.pad_id, device)
-            loss = term.loss(score(self.model, batch)).sum() / len(rows)
-            torch.autograd.backward(loss)
-            total += float(loss.detach())
-        return total
+            with torch.set_grad_enabled(bool(term.weight)):
+                scored = score(self.model, batch)
+                loss = term.loss(scored).sum() / len(rows)
+            if term.weight:
+                torch.autograd.backward(loss)
+            means[term.name] += loss.item()
+            with torch.no_grad():
+                for name, measure in term.measures.items():
+                    means[name] += measure(scored).sum().item() / len(rows)
+        return means
 
 
 def _epoch_batches(terms: Sequence[Term], config: TrainingConfig, epoch: int) -> list[list[list[int]]]:
