@@ -7,7 +7,6 @@ import subprocess
 import sys
 import warnings
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -179,7 +178,7 @@ def _evaluation_form() -> None:
     st.session_state["found"] = choose_evaluation(EvaluationConfig())
 
 
-def test_further_evaluations_are_checked_as_they_are_chosen(tmp_path: Path) -> None:
+def test_further_evaluations_are_checked_as_they_are_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     app = AppTest.from_function(_evaluation_form, default_timeout=60).run()
     app.text_input("new_pairs").set_value(str(write_pairs(tmp_path / "pairs.csv")))
     app.text_input("new_held_out").set_value(str(write_held_out(tmp_path / "heldout.txt"))).run()
@@ -196,9 +195,10 @@ def test_further_evaluations_are_checked_as_they_are_chosen(tmp_path: Path) -> N
         assert app.session_state["found"] is None
         app.text_input(f"new_{suite}").set_value("").run()
     app.text_input("new_lm_eval").set_value("arc_easy, hellaswag").run()
-    if find_spec("lm_eval"):
-        assert app.session_state["found"].lm_eval.tasks == ("arc_easy", "hellaswag")
-    else:
+    assert app.session_state["found"].lm_eval.tasks == ("arc_easy", "hellaswag")
+    with monkeypatch.context() as absent:
+        absent.setitem(sys.modules, "lm_eval", None)  # as Python sees a package that is not there
+        app.run()
         assert "pip install" in app.error[0].value.replace("\\", "")
     app.text_input("new_lm_eval").set_value("").run()
     how = app.segmented_control("new_answers_how")
