@@ -45,7 +45,7 @@ def cpu_seconds(kind: ProjectionKind, dim: int, rows: int, batch: int) -> float:
     for _ in range(1 + ROUNDS):
         started = time.process_time()
         for _ in range(rows // batch):
-            projector.add(torch.zeros(batch, dim), "lora_A", vectors)
+            projector.add(blank_sketch(batch, dim, vectors.device), "lora_A", vectors)
         projector.flush()
         taken.append(time.process_time() - started)
     return min(taken[1:])
@@ -82,7 +82,7 @@ def error(dim: int, dry: bool) -> None:
 
 def projected(kind: ProjectionKind, parts: Mapping[str, Tensor], dim: int, seed: int) -> np.ndarray:
     """Projection [n, dim] of vectors given by parameter, [n, size] each."""
-    projector, total = make_projection(kind, dim, seed), torch.zeros((SENTENCES, dim))
+    projector, total = make_projection(kind, dim, seed), blank_sketch(SENTENCES, dim, torch.device("cpu"))
     for name, vectors in parts.items():
         projector.add(total, name, vectors.cpu())
     projector.flush()

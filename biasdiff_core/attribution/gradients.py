@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from biasdiff_core.attribution.optimizer_map import GradientMap
-from biasdiff_core.attribution.projection import Projection
+from biasdiff_core.attribution.projection import Projection, blank_sketch
 from biasdiff_core.errors import NumericError
 from biasdiff_core.model.lora import lora_modules
 from biasdiff_core.model.score import Scored, score
@@ -183,7 +183,7 @@ class Featurizer:
     def _batch(self, batch: Batch, shares: Tensor | None, width: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, Tensor]:
         """Losses [examples]; norm, cosines and sketch of each block, the last as `Projection.add` leaves it."""
         count, device = len(batch.rows) if shares is None else len(shares), batch.ids.device
-        sketch = torch.zeros((count, self.sketch.dim), device=device)
+        sketch = blank_sketch(count, self.sketch.dim, device)
         square = torch.zeros(count, device=device)
         dots = torch.zeros((count, width), device=device)
 
@@ -234,7 +234,7 @@ def probe_pass(
             vectors, losses = full_vectors(model, batch, gradient_map)
             states.append((rows, hidden_of(batch).cpu().numpy()))
             norm = torch.stack([v.square().sum(1) for v in vectors.values()]).sum(0).sqrt()
-            projected = torch.zeros((len(rows), sketch.dim), device=device)
+            projected = blank_sketch(len(rows), sketch.dim, device)
             for name, vector in vectors.items():
                 sketch.add(projected, name, vector)
                 total = sums.setdefault(name, torch.zeros((len(names), vector.shape[1]), device=device))

@@ -48,6 +48,11 @@ class Projection(Protocol):
         """Carry out what `add` has put off."""
 
 
+def blank_sketch(count: int, dim: int, device: torch.device) -> Tensor:
+    """Zeros [count, dim] to add to, laid out by bucket, so that CountSketch adds to them where they lie."""
+    return torch.zeros((dim, count), device=device).T
+
+
 def make_projection(kind: ProjectionKind, dim: int, seed: int) -> Projection:
     """The projection `kind`."""
     return CountSketch(dim, seed) if kind == "countsketch" else Rademacher(dim, seed)
@@ -88,7 +93,7 @@ class CountSketch:
 
     def add(self, sketch: Tensor, name: str, vectors: Tensor) -> None:
         """As `Projection.add`, at once."""
-        sketch += (self._matrix(name, vectors) @ vectors.T).T
+        sketch.T.addmm_(self._matrix(name, vectors), vectors.T)
 
     def flush(self) -> None:
         """Nothing is put off."""
