@@ -24,7 +24,7 @@ from benchmarks.featurize import make_bench, rms_error
 from benchmarks.record import dry_option, record
 from biasdiff_core.attribution.gradients import full_vectors
 from biasdiff_core.attribution.optimizer_map import gradient_map
-from biasdiff_core.attribution.projection import HELD_ROWS, make_projection
+from biasdiff_core.attribution.projection import HELD_ROWS, blank_sketch, make_projection
 from biasdiff_core.config import ModelConfig
 from biasdiff_core.config.gradients import GradientConfig, OptimizerMap, ProjectionKind
 from biasdiff_core.model.load import load_model
