@@ -85,7 +85,7 @@ def training(steps: pd.DataFrame, title: str) -> go.Figure:
     figure.update_yaxes(rangemode="tozero", row=2, col=1)
     figure.update_xaxes(rangemode="tozero", dtick=max(1, ceil(len(steps) / 6)))
     figure.update_xaxes(title="optimizer step", row=len(panels), col=1)
-    return _laid_out(figure, title, height=230 + 90 * len(panels), legend=True)
+    return _laid_out(figure, title, height=202 + 90 * len(panels), rows=len(terms))
 
 
 def _line(figure: go.Figure, steps: pd.DataFrame, column: str, *, row: int, number: int | None, **more: object) -> None:
@@ -234,6 +234,7 @@ def _laid_out(figure: go.Figure, title: str, subtitle: str = "", *, height: int,
         showlegend=legend or rows > 0,
         legend={
             "orientation": "v" if rows else "h",
+            "tracegroupgap": 0,
             "yanchor": "top",
             "yref": "container",
             "y": (8 + below if rows else 40) / (height + below),
