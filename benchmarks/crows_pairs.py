@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from benchmarks.record import dry_option, record, record_metric
+from benchmarks.record import dry_option, record, record_metric, under
 from biasdiff_core.config import CrowsPairsConfig, EvaluationConfig, ModelConfig
 from biasdiff_core.config.evaluation import Scoring
 from biasdiff_core.config.model import Dtype
@@ -52,7 +52,7 @@ def main(against: str | None, prefix: str, pairs: int | None, speed_pairs: int, 
     if dtype == "float32":  # in bfloat16 the harness rounds every sum to 8 bits
         for name, model in (bundled, ("tiny GPT-2, random weights", tiny_gpt2(len(loaded.tokenizer)))):
             largest_difference(name, model, loaded.tokenizer, chosen, dry)
-    speed(*bundled, loaded.tokenizer, load_pairs(CrowsPairsConfig(pairs=speed_pairs)), dry)
+    speed(*bundled, loaded.tokenizer, load_pairs(CrowsPairsConfig(pairs=speed_pairs)), dtype, dry)
 
 
 def reference_figures(name: str, model: Any, tokenizer: Any, pairs: Sequence[Pair], prefix: str, dry: bool) -> None:
@@ -82,7 +82,7 @@ def largest_difference(name: str, model: Any, tokenizer: Any, pairs: Sequence[Pa
     _one("crows.max_loglik_difference", worst, n=len(ours), unit=unit, model=name, dry=dry)
 
 
-def speed(name: str, model: Any, tokenizer: Any, pairs: Sequence[Pair], dry: bool) -> None:
+def speed(name: str, model: Any, tokenizer: Any, pairs: Sequence[Pair], dtype: Dtype, dry: bool) -> None:
     """Seconds of the harness at its best batch size over ours: median of rounds that take turns, both warmed up."""
     ways = {size: harness(model, tokenizer, size) for size in BATCH_SIZES}
     ours = partial(summed, model, tokenizer)
@@ -91,9 +91,17 @@ def speed(name: str, model: Any, tokenizer: Any, pairs: Sequence[Pair], dry: boo
     best = min(seconds, key=seconds.__getitem__)
     print("harness, seconds by batch size:", {size: round(taken, 2) for size, taken in seconds.items()})
     ratios = [timed(ways[best], pairs) / timed(ours, pairs) for _ in range(ROUNDS)]
-    unit = f"times as fast, median of {ROUNDS} rounds in one process (low, high: extremes); its batch size {best}, {model.dtype}"
-    metric = ".".join(["crows.speed_vs_lm_eval", *(["bfloat16"] if model.dtype == torch.bfloat16 else [])])
-    _one(metric, median(ratios), low=min(ratios), high=max(ratios), n=len(pairs), unit=unit, model=name, dry=dry)
+    unit = f"times as fast, median of {ROUNDS} rounds in one process (low, high: extremes); its batch size {best}, {dtype}"
+    _one(
+        under("crows.speed_vs_lm_eval", dtype),
+        median(ratios),
+        low=min(ratios),
+        high=max(ratios),
+        n=len(pairs),
+        unit=unit,
+        model=name,
+        dry=dry,
+    )
 
 
 def summed(model: Any, tokenizer: Any, pairs: Sequence[Pair]) -> np.ndarray:

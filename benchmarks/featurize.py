@@ -41,7 +41,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.alone import peak_bytes
-from benchmarks.record import dry_option, record
+from benchmarks.record import dry_option, record, under
 from benchmarks.shapes import SHAPES, shaped
 from biasdiff_core.attribution.gradients import Directions, Featurizer, full_vectors
 from biasdiff_core.attribution.optimizer_map import gradient_map
@@ -352,8 +352,17 @@ def main(
     def row(metric: str, found: Estimate | float, unit: str, against: str = "") -> None:
         value, low, high = (found.value, found.low, found.high) if isinstance(found, Estimate) else (found, None, None)
         unit = f"{unit}; {dtype}, {repeats} rounds"
-        metric = ".".join([metric, *([dtype] if dtype != "float32" else []), *([bench.device.type] if bench.device.type != "cpu" else [])])
-        record(metric, value, low=low, high=high, n=sentences, unit=unit, model=loaded.source.name, against=against, dry=dry)
+        record(
+            under(metric, dtype, bench.device.type),
+            value,
+            low=low,
+            high=high,
+            n=sentences,
+            unit=unit,
+            model=loaded.source.name,
+            against=against,
+            dry=dry,
+        )
 
     with TemporaryDirectory() as folder:
         bench = make_bench(loaded, sentences, Path(folder))

@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 
+from biasdiff_core.config.model import Dtype
 from biasdiff_core.results import MetricResult
 from biasdiff_core.workspace.audits import environment
 
@@ -61,6 +62,11 @@ def record(
     }
     with RESULTS.open("a", encoding="utf8") as handle:
         handle.write(json.dumps(row) + "\n")
+
+
+def under(metric: str, dtype: Dtype, device: str = "cpu") -> str:
+    """The metric's name where it was measured so; fp32 and the CPU go without saying."""
+    return ".".join([metric, *([dtype] if dtype != "float32" else []), *([device] if device != "cpu" else [])])
 
 
 def record_metric(metric: str, result: MetricResult, *, model: str, against: str = "", dry: bool = False) -> None:
