@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from biasdiff_core.config import ModelConfig
 from biasdiff_core.errors import DataError, one_line
+from biasdiff_core.model import onednn
 from biasdiff_core.model.source import ModelSource, locate
 
 log = logging.getLogger(__name__)
@@ -68,6 +69,8 @@ def load_model(config: ModelConfig, workspace: Path) -> LoadedModel:
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token  # only a filler: padding is masked everywhere
     model.requires_grad_(False)
+    if device == "cpu" and onednn.is_faster():
+        onednn.use_onednn(model)
     return LoadedModel(model=model.to(device).eval(), tokenizer=tokenizer, source=source)
 
 
