@@ -72,6 +72,7 @@ class Recipe:
     dtype: Dtype = "bfloat16"
     token_budget: int = TrainingConfig().token_budget
     seat: bool = False
+    scopes: tuple[Scope, ...] = ("full", "few")  # warm-ups whose selections are compared
     training: TrainingConfig = TrainingConfig(epochs=2, learning_rate=1e-3)
     npo: UnlearnConfig = UnlearnConfig(forget_weight=0.2, kl_weight=2.0, training=TrainingConfig(epochs=3, learning_rate=5e-4))
 

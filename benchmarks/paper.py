@@ -69,23 +69,24 @@ UNITS = {
     "perplexity_ratio": "perplexity over the origin's, on unseen T-REx text",
     "trex_difference": "exact match on unseen T-REx queries less the origin's, points",
 }
-SCOPES: tuple[Scope, ...] = ("full", "few")
 INDICATORS = ("bias_diff", "own", "wino", "balance")
 PERCENTAGES = (5.0, 10.0, 15.0, 35.0)
 BLOCKS = (1, 2, 4, 8, 16, 32)
 CUTS = (5.0, 10.0, 15.0, 20.0, 25.0, 30.0, 35.0)
-# `short` is what docs/results.md was made by; `long` has more rows and epochs, whose rise is larger on StereoSet (docs/log.md,
-# 2026-11-26), so that shares of it are less uncertain, at four times the training.
-RECIPES: Mapping[str, Mapping[str, Any]] = {"short": {}, "long": {"n": 1000, "training": TrainingConfig(epochs=4, learning_rate=5e-4)}}
+# `long` has more rows and epochs, whose rise is larger on StereoSet (docs/log.md, 2026-11-26), so that shares of it are less uncertain, at
+# four times the training; it is of the full warm-up alone, and its sections of docs/results.md stand beside those of `short`.
+RECIPES: Mapping[str, Mapping[str, Any]] = {
+    "short": {},
+    "long": {"n": 1000, "training": TrainingConfig(epochs=4, learning_rate=5e-4), "scopes": ("full",)},
+}
 
 
 def table1(recipe: Recipe, seeds: Sequence[int]) -> list[str]:
-    """Base, origin and every variant, full and few."""
-    arms: dict[Scope, dict[str, Pooled]] = {
-        "full": pooled([full_arms(recipe, seed, FULL_METHODS) for seed in seeds]),
-        "few": pooled([few_arms(recipe, seed, FEW_METHODS) for seed in seeds]),
-    }
-    arms["few"] |= {name: arms["full"][name] for name in UNSELECTED}
+    """Base, origin and every variant, by the scope of the warm-up that selects."""
+    arms: dict[Scope, dict[str, Pooled]] = {"full": pooled([full_arms(recipe, seed, FULL_METHODS) for seed in seeds])}
+    if "few" in recipe.scopes:
+        arms["few"] = pooled([few_arms(recipe, seed, FEW_METHODS) for seed in seeds])
+        arms["few"] |= {name: arms["full"][name] for name in UNSELECTED}
     training = recipe.training
     lines = [
         f"{recipe.model} ({recipe.dtype}), {recipe.n} rows of Trex_mix, {training.epochs} epochs at {training.learning_rate:g}, top "
@@ -214,8 +215,9 @@ def _effect_sizes(variant: Pooled) -> str:
 def figure3(recipe: Recipe, seeds: Sequence[int]) -> list[str]:
     """Rows by percentage selected."""
     lines = [_stated(recipe, [recipe.corpus], seeds), "Means over seeds.", ""]
-    lines += [*header("selected %", "full: coverage, precision", "few: coverage, precision", "the paper, full", "the paper, few")]
-    audits = {scope: [ranked(recipe, seed, scope) for seed in seeds] for scope in SCOPES}
+    ours_by, theirs_by = ([text.format(scope) for scope in recipe.scopes] for text in ("{}: coverage, precision", "the paper, {}"))
+    lines += header("selected %", *ours_by, *theirs_by)
+    audits = {scope: [ranked(recipe, seed, scope) for seed in seeds] for scope in recipe.scopes}
     for percent in CUTS:
         ours = [mean_overlap(by_seed, percent) for by_seed in audits.values()]
         theirs = ["{:.4g}, {:.4g}".format(*PAPER_FIGURE3[scope][percent]) if percent in PAPER_FIGURE3[scope] else "" for scope in audits]
@@ -286,14 +288,14 @@ def waves_of(table: str, recipe: Recipe, seeds: Sequence[int]) -> list[list[Task
     if table in OF_CELLS or table in ALIASES:
         return waves(cells_of(table, recipe), seeds)
     recipe.inputs()
-    few: list[Task] = [partial(ranked, recipe, seed, "few") for seed in seeds]
     if table == "figure3":
-        return [[*(partial(ranked, recipe, seed, "full") for seed in seeds), *few]]
+        return [[partial(ranked, recipe, seed, scope) for scope in recipe.scopes for seed in seeds]]
+    few = seeds if "few" in recipe.scopes else ()
     return [
-        [*(partial(decided, recipe, seed) for seed in seeds), *few],
+        [*(partial(decided, recipe, seed) for seed in seeds), *(partial(ranked, recipe, seed, "few") for seed in few)],
         [
             *(partial(full_arms, recipe, seed, (method,)) for method in FULL_METHODS for seed in seeds),
-            *(partial(few_arms, recipe, seed, FEW_METHODS) for seed in seeds),
+            *(partial(few_arms, recipe, seed, FEW_METHODS) for seed in few),
         ],
         [partial(trex_answers, recipe, seed, variant) for variant in ("origin", *ASKED) for seed in seeds],
     ]
@@ -321,7 +323,11 @@ def main(
     changes = {**RECIPES[recipe], **({"n": n} if n else {})}
     chosen = Recipe(workspace=workspace.resolve(), model=model, dtype=dtype, token_budget=token_budget, **changes)
     side_by_side(waves_of(table, chosen, range(seeds)), processes)
-    write_section(table, "\n".join(read_off(table, chosen, range(seeds))))
+    lines = read_off(table, chosen, range(seeds))
+    if recipe == "short":
+        write_section(table, table, lines)
+    else:
+        write_section(f"{table}-{recipe}", f"{table} --recipe {recipe}", lines)
 
 
 def read_off(table: str, recipe: Recipe, seeds: Sequence[int]) -> list[str]:
@@ -345,11 +351,11 @@ def _stated(recipe: Recipe, mixes: Sequence[str], seeds: Sequence[int]) -> str:
     )
 
 
-def write_section(name: str, text: str) -> None:
-    """Replace the section `name` of docs/results.md, or append it."""
-    start, end = f"<!-- {name}: made by `python -m benchmarks.paper {name}` -->", f"<!-- /{name} -->"
+def write_section(name: str, arguments: str, lines: Sequence[str]) -> None:
+    """Replace the section `name` of docs/results.md, or append it. `arguments`: of the command that makes it."""
+    start, end = f"<!-- {name}: made by `python -m benchmarks.paper {arguments}` -->", f"<!-- /{name} -->"
     whole = RESULTS.read_text(encoding="utf8") if RESULTS.exists() else "# Results beside the paper's\n"
-    section = f"{start}\n## {name}\n\n{text}\n{end}\n"
+    section = "\n".join([start, f"## {name}", "", *lines, end, ""])
     if start in whole:
         before, rest = whole.split(start)
         whole = before + section + rest.split(end + "\n")[1]
