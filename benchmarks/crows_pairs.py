@@ -49,13 +49,13 @@ def main(against: str | None, prefix: str, pairs: int | None, speed_pairs: int, 
     if against is None:
         reference_figures(*bundled, loaded.tokenizer, chosen, prefix, dry)
         return
-    # The harness's is as transformers loads it: `load_model` has products of its own on some CPUs.
-    theirs = AutoModelForCausalLM.from_pretrained(loaded.model.config.name_or_path, dtype=DTYPES[dtype]).to(loaded.device).eval()
+    # `load_model` has products of its own on some CPUs (docs/decisions/onednn.md).
+    plain = AutoModelForCausalLM.from_pretrained(loaded.model.config.name_or_path, dtype=DTYPES[dtype]).to(loaded.device).eval()
     if dtype == "float32":  # in bfloat16 the harness rounds every sum to 8 bits
-        largest_difference(*bundled, theirs, loaded.tokenizer, chosen, dry)
-        tiny = tiny_gpt2(len(loaded.tokenizer))
-        largest_difference("tiny GPT-2, random weights", tiny, tiny, loaded.tokenizer, chosen, dry)
-    speed(*bundled, theirs, loaded.tokenizer, load_pairs(CrowsPairsConfig(pairs=speed_pairs)), dtype, dry)
+        for name, model in (bundled, ("tiny GPT-2, random weights", tiny_gpt2(len(loaded.tokenizer)))):
+            largest_difference("crows.max_loglik_difference", name, model, model, loaded.tokenizer, chosen, dry)
+        largest_difference("crows.max_loglik_difference.plain", *bundled, plain, loaded.tokenizer, chosen, dry)
+    speed(*bundled, plain, loaded.tokenizer, load_pairs(CrowsPairsConfig(pairs=speed_pairs)), dtype, dry)
 
 
 def reference_figures(name: str, model: Any, tokenizer: Any, pairs: Sequence[Pair], prefix: str, dry: bool) -> None:
@@ -76,31 +76,34 @@ def tiny_gpt2(vocabulary: int) -> GPT2LMHeadModel:
     return GPT2LMHeadModel(config).eval()
 
 
-def largest_difference(name: str, model: Any, theirs: Any, tokenizer: Any, pairs: Sequence[Pair], dry: bool) -> None:
-    """Every sentence's `sum` against the log-likelihood of the harness, which has a model object of its own, `theirs`."""
+def largest_difference(metric: str, name: str, model: Any, theirs: Any, tokenizer: Any, pairs: Sequence[Pair], dry: bool) -> None:
+    """Every sentence's `sum` against the log-likelihood of the harness, which is given `theirs`."""
     ours = summed(model, tokenizer, pairs)
     worst = float(np.abs(ours - harness(theirs, tokenizer, 16)(pairs)).max())
     unit = "nats, largest difference of a sentence's log-likelihood"
-    record("crows.max_loglik_difference", worst, n=len(ours), unit=unit, model=name, against=lm_eval(), dry=dry)
+    record(metric, worst, n=len(ours), unit=unit, model=name, against=lm_eval(), dry=dry)
 
 
-def speed(name: str, model: Any, theirs: Any, tokenizer: Any, pairs: Sequence[Pair], dtype: Dtype, dry: bool) -> None:
-    """Seconds of the harness at its best batch size over ours: median of rounds that take turns, both warmed up."""
-    ways = {size: harness(theirs, tokenizer, size) for size in BATCH_SIZES}
+def speed(name: str, model: Any, plain: Any, tokenizer: Any, pairs: Sequence[Pair], dtype: Dtype, dry: bool) -> None:
+    """Seconds of the harness at its best batch size over ours: median of rounds that take turns, both warmed up.
+
+    The harness has the model as transformers loads it, `plain`; what ours takes on that one is a row of its own.
+    """
+    ways = {size: harness(plain, tokenizer, size) for size in BATCH_SIZES}
     ours = partial(summed, model, tokenizer)
     seconds = {size: min(timed(way, pairs), timed(way, pairs)) for size, way in ways.items()}
     ours(pairs)
     best = min(seconds, key=seconds.__getitem__)
     print("harness, seconds by batch size:", {size: round(taken, 2) for size, taken in seconds.items()})
     unit = f"times as fast, median of {ROUNDS} rounds in one process (low, high: extremes)"
-    turns = [(timed(ways[best], pairs), timed(partial(summed, theirs, tokenizer), pairs), timed(ours, pairs)) for _ in range(ROUNDS)]
+    turns = [(timed(ways[best], pairs), timed(partial(summed, plain, tokenizer), pairs), timed(ours, pairs)) for _ in range(ROUNDS)]
 
     def row(metric: str, ratios: list[float], unit: str, against: str) -> None:
         low, high = min(ratios), max(ratios)
         record(under(metric, dtype), median(ratios), low=low, high=high, n=len(pairs), unit=unit, model=name, against=against, dry=dry)
 
-    row("crows.speed_vs_lm_eval", [its / own for its, _, own in turns], f"{unit}; its batch size {best}, {dtype}", lm_eval())
-    row("crows.speed_vs_plain", [plain / own for _, plain, own in turns], f"{unit}; {dtype}", "ours on the model as transformers loads it")
+    row("crows.speed_vs_lm_eval", [theirs / own for theirs, _, own in turns], f"{unit}; its batch size {best}, {dtype}", lm_eval())
+    row("crows.speed_vs_plain", [slow / own for _, slow, own in turns], f"{unit}; {dtype}", "ours on the model as transformers loads it")
 
 
 def summed(model: Any, tokenizer: Any, pairs: Sequence[Pair]) -> np.ndarray:
