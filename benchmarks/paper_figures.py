@@ -32,7 +32,7 @@ PAPER_TABLE9_BEFORE = {"base": "66.90; SEAT 0.9041", "origin": "69.07; SEAT 0.94
 PAPER_FIGURE3 = {"full": {15.0: (0.512, 0.999), 35.0: (0.9996, 0.836)}, "few": {35.0: (0.9958, 0.836)}}
 
 _SIZE = (
-    "ours is a model of 135 M parameters on 500 rows, which takes up less of the stereotypes, and a change of one or two points is within "
+    "ours is a model of 135 M parameters on few rows, which takes up less of the stereotypes, and a change of one or two points is within "
     "chance"
 )
 WHY: Mapping[str, str] = {
@@ -47,6 +47,6 @@ WHY: Mapping[str, str] = {
     "table6": "one model of 135 M parameters, whose weights are here; of the paper's there are none on the machine that made this table.",
     "table9": f"{_SIZE}; the paper's SEAT figure is one number of tests that it does not name, ours the mean absolute effect size of each "
     "group of tests. A probing set never judges what was found with it.",
-    "figure3": "the warm-up is of 500 rows; centred scores and gradients in the `less` and `sgd` maps do the rest (docs/log.md).",
+    "figure3": "the warm-up is of few rows; centred scores and gradients in the `less` and `sgd` maps do the rest (docs/log.md).",
     "figure5": f"{_SIZE}; the paper shows a chart without figures.",
 }
