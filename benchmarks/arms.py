@@ -209,6 +209,12 @@ def overlap(audit: Audit, percent: float) -> tuple[float, float]:
     return float(cut["coverage"]), float(cut["precision"])
 
 
+def stage_hours(audits: Sequence[Audit]) -> float:
+    """What every stage result in these audits took to make, added up; one that several share counts once."""
+    found = [open_artefact(a.folder.path, path.parent.parent.name, path.parent.name) for a in audits for path in a.folder.manifests()]
+    return sum({(artefact.stage, artefact.key): artefact.seconds for artefact in found}.values()) / 3600
+
+
 def trex_correct(recipe: Recipe, seed: int, evaluation: Artefact) -> np.ndarray:
     """Whether the evaluated variant answers each T-REx query right, 0 or 1 [queries]; asked once and kept."""
     settings = recipe.trex()

@@ -34,6 +34,7 @@ from benchmarks.arms import (
     perplexity_ratio,
     ranked,
     shares,
+    stage_hours,
     trex_correct,
     trex_difference,
 )
@@ -104,6 +105,11 @@ def table1(recipe: Recipe, seeds: Sequence[int]) -> list[str]:
             figures = _figures(recipe, scope, variants, name)
             lines.append(_row(scope, name, variants, figures))
             _record(recipe, f"{prefix}.{name}", figures, pairs, len(seeds))
+    made_in: list[tuple[str, Scope]] = [("main", scope) for scope in recipe.scopes]
+    made_in += [("by-few", "full")] if "few" in recipe.scopes else []
+    hours = stage_hours([recipe.audit(name, seed, scope) for name, scope in made_in for seed in seeds])
+    unit = "hours of all stages, one after another, without T-REx; several run at once"
+    record("paper.table1.hours", hours, n=len(seeds), unit=unit, model=recipe.model)
     return [*lines, "", *(f"- `{metric}`: {unit}" for metric, unit in UNITS.items())]
 
 
