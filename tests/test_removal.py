@@ -149,6 +149,18 @@ def test_who_freezes_stands_with_the_set_and_in_the_log(log: DecisionLog, audit:
     assert log.actions()[-1] == last and log.verify([removal.decision_head]) == []
 
 
+def test_a_set_whose_process_died_before_it_told_the_log_is_told_of_when_opened(log: DecisionLog, audit: Path, tmp_path: Path) -> None:
+    log.decide("e0", "biased", "Ann")
+    removal = _make(CONFIRMED, log)
+    frozen = freeze(audit, CONFIRMED, removal, "abc", log, "Bea")
+    untold = DecisionLog(Database(sa.make_url(f"sqlite:///{tmp_path / 'other.db'}")), "audit-1")
+    replay(untold, frozen.path("decisions.jsonl"))  # the log as it stood between the set and its action
+    for _ in range(2):  # told of once, by the name that stands with the set
+        assert freeze(audit, CONFIRMED, removal, "abc", untold, "Cleo") == frozen
+        assert [(action.kind, action.auditor) for action in untold.actions()] == [("decide", "Ann"), ("freeze", "Bea")]
+    assert untold.actions()[-1].selection == log.actions()[-1].selection
+
+
 def test_sets_frozen_before_there_were_names_and_selections_still_open(log: DecisionLog, audit: Path) -> None:
     log.decide("e0", "biased", "Ann")
     artefact = freeze(audit, CONFIRMED, _make(CONFIRMED, log), "abc", log)

@@ -164,9 +164,12 @@ def freeze(audit: Path, config: RemovalConfig, removal: RemovalSet, ranking_key:
             write_atomic(draft.folder / "decisions.jsonl", "".join(json.dumps(link, ensure_ascii=False) + "\n" for link in links))
             signed = replace(removal, frozen_by=by)
             draft.facts.update({name: value for name, value in asdict(signed).items() if name != "ids"})
-        if by:
-            log.declare("freeze", {"removal": key, "examples": len(removal.ids), "ids_digest": removal.digest}, by)
-    return open_artefact(audit, STAGE, key)
+    artefact = open_artefact(audit, STAGE, key)
+    # Also of a set that is there already: the process that froze it may have died before it told the log.
+    signed_by = artefact.facts.get("frozen_by")
+    if signed_by and not any(action.kind == "freeze" and (action.selection or {}).get("removal") == key for action in log.actions()):
+        log.declare("freeze", {"removal": key, "examples": len(removal.ids), "ids_digest": removal.digest}, signed_by)
+    return artefact
 
 
 def load_removal(artefact: Artefact) -> RemovalSet:
