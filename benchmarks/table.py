@@ -42,6 +42,7 @@ ROWS = {
     "mitigation.npo.trex_difference": "Trex_mix, NPO: T-REx exact match less the origin's, points",
     "crows_pairs.paper.stereotype_score": "CrowS-Pairs of the base model, stereotype score, `paper` scoring (%)",
     "crows_pairs.sum.stereotype_score": "CrowS-Pairs of the base model, stereotype score, `sum` scoring (%)",
+    "crows.speed_vs_lm_eval": "CrowS-Pairs in fp32: seconds of lm-evaluation-harness over ours",
     "featurize.speed_vs_training_step": "Gradients: CPU seconds of a LoRA training step over ours, same sentences",
     "featurize.speed_vs_less": "Gradients: LESS as described, with traker's projector, over ours",
     "featurize.speed_vs_bergson_module": "Gradients: Bergson, projected module by module, over ours",
