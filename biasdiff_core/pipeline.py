@@ -38,6 +38,7 @@ from biasdiff_core.corpus.examples import Corpus, ProbeSet
 from biasdiff_core.corpus.probes import read_probes
 from biasdiff_core.corpus.read import read_corpus
 from biasdiff_core.corpus.table import read_corpus_table, read_probes_table, write_corpus, write_probes
+from biasdiff_core.cost import unlearning_passes
 from biasdiff_core.effect import REMOVED_FILE, removed_ids
 from biasdiff_core.errors import NumericError
 from biasdiff_core.evaluation.detection import detection_metrics
@@ -64,7 +65,6 @@ from biasdiff_core.plan import (
     repair_plan,
     search_stage,
     tokens_stage,
-    unlearning_passes,
 )
 from biasdiff_core.report import write_report
 from biasdiff_core.results import Progress, ProgressCallback, no_progress
@@ -387,13 +387,9 @@ class Pipeline:
         trained_on = [example.text for example in self.corpus]
         with self.variant(stage.inputs["adapter"]) as model:
             subject = Subject(model=model, tokenizer=self.loaded.tokenizer, instruction=instruction, trained_on=trained_on)
-            metrics = evaluate(subject, self.config.evaluation, draft.folder, self._titled(stage))
-        _write_json(draft.folder / "metrics.json", [metric.to_json() for metric in metrics])
-        pairs = next(metric.n for metric in metrics if metric.name.endswith(".metric_score"))
-        draft.facts |= {
-            "weights": self._weights_digest(stage, instruction),
-            "work": pairs * len(self.config.evaluation.crows_pairs.scorings),
-        }
+            found = evaluate(subject, self.config.evaluation, draft.folder, self._titled(stage))
+        _write_json(draft.folder / "metrics.json", [metric.to_json() for metric in found.metrics])
+        draft.facts |= {"weights": self._weights_digest(stage, instruction), "suites": found.times}
 
     @contextmanager
     def variant(self, key: str) -> Iterator[Any]:

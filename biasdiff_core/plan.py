@@ -1,4 +1,4 @@
-"""The order of stages, their keys, what is done and what is stale and why, and the predicted cost. Loads no torch."""
+"""The order of stages, their keys, what is done and what is stale and why. Loads no torch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from biasdiff_core.comparison import BASE, ORIGIN
-from biasdiff_core.config import AuditConfig, UnlearnConfig
+from biasdiff_core.config import AuditConfig
 from biasdiff_core.config.mitigation import DEV_PROBES, UNLEARNINGS, Method, MitigationConfig
 from biasdiff_core.corpus.sources import source_digest
 from biasdiff_core.errors import ArtefactError, BiasDiffError
@@ -19,7 +19,7 @@ from biasdiff_core.evaluation.pairs import pairs_path
 from biasdiff_core.evidence import nearness_made_from
 from biasdiff_core.model.source import adapter_digest, locate
 from biasdiff_core.workspace.artefacts import Artefact, digest_source, is_complete, manifests, open_artefact, stage_key
-from biasdiff_core.workspace.audits import AuditFolder, list_audits
+from biasdiff_core.workspace.audits import AuditFolder
 
 log = logging.getLogger(__name__)
 
@@ -30,10 +30,6 @@ SHADED = 300  # candidates at most: more are hardly read token by token, and at 
 NO_ADAPTER = "none"  # in place of a stage key: the base model as it is
 # Evaluation suites that read a file or folder, and the path that stands for what comes with the project (None: it has no such).
 SUITE_FILES: Mapping[str, str | None] = {"stereoset": None, "seat": None, "trex": None, "answers": "paper"}
-
-# Seconds of one unit of work on 2 cores with the bundled model, where no finished stage of this workspace tells better
-# (benchmarks/results.jsonl: demo.seconds_per_example.*).
-DEFAULT_RATES: Mapping[str, float] = {"warmup": 0.11, "gradients": 0.11, "mitigation": 0.11, "evaluation": 0.06}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -288,74 +284,6 @@ def _recorded(audit: Path, stage: str, name: str, error: Exception) -> str:
     if not named:
         raise error
     return named[-1]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cost:
-    """Predicted seconds and bytes; `measured`: whether the rates come from finished audits of this workspace."""
-
-    seconds: float
-    gigabytes: float
-    measured: bool
-
-
-def predicted_cost(workspace: Path, config: AuditConfig, examples: int, probes: int) -> Cost:
-    """What the whole audit will cost: warm-up, gradients, the configured mitigations and all evaluations.
-
-    Work is counted in example passes; its rate is that of the latest finished stages of this workspace with the same model,
-    else that of the bundled model on 2 cores. `examples`, `probes`: rows (twins counted by the caller).
-    """
-    rates, measured = _rates(workspace, config)
-    training = config.warmup.training
-    pairs = (config.evaluation.crows_pairs.pairs or 1508) * len(config.evaluation.crows_pairs.scorings)
-    scope = config.warmup.few_fraction if config.warmup.scope == "few" else 1.0
-    checkpoints = training.epochs if config.gradients.checkpoints == "all" else 1
-    sentences = examples + probes + min(config.gradients.pool_size, examples)
-    chosen = variants(config.mitigation, config.mitigation.methods)
-    removed = examples * config.removal.percent / 100
-    work = {
-        "warmup": 0 if config.model.adapter else examples * scope * training.epochs,
-        "gradients": sentences * checkpoints,
-        "mitigation": sum(_passes(config, variant.method, examples, removed, probes) for variant in chosen),
-        "evaluation": pairs * (2 + len(chosen)),
-    }
-    vectors = sentences * checkpoints * config.gradients.proj_dim * 2
-    return Cost(seconds=sum(rates[stage] * amount for stage, amount in work.items()), gigabytes=vectors / 1e9 + 0.05, measured=measured)
-
-
-def _passes(config: AuditConfig, method: Method, examples: float, removed: float, probes: float) -> float:
-    """Example passes of a method's training. `probes`: sentences, twins counted."""
-    if method == "prompt":
-        return 0
-    if method in UNLEARNINGS:
-        settings = config.mitigation.unlearning(method)
-        return unlearning_passes(settings, probes / 2, together=2) if method == "twin" else unlearning_passes(settings, removed)
-    return (examples - removed) * config.warmup.training.epochs
-
-
-def unlearning_passes(config: UnlearnConfig, rows: float, together: int = 1) -> float:
-    """Example passes of unlearning `rows` of so many examples each, with as many retain examples for each term that has a weight.
-
-    A third is a forward pass alone: the origin's for KL, and the model's for the NLL where it has no weight and is only logged.
-    """
-    retain = (1 if config.retain_weight > 0 else 1 / 3) + (4 / 3 if config.kl_weight > 0 else 1 / 3)
-    return rows * (together + retain) * config.training.epochs
-
-
-def _rates(workspace: Path, config: AuditConfig) -> tuple[dict[str, float], bool]:
-    rates, measured = dict(DEFAULT_RATES), False
-    for audit in list_audits(workspace):
-        try:
-            same_model = audit.config.model.name == config.model.name
-        except BiasDiffError as error:  # a file of another version: the list of audits says so, and its rates are not needed
-            log.warning("%s is not read for its rates: %s", audit.id, error)
-            continue
-        for stage in DEFAULT_RATES if same_model else ():
-            for path in manifests(audit.path, stage):
-                record = json.loads(path.read_text(encoding="utf8"))
-                if record["facts"].get("work"):
-                    rates[stage], measured = record["seconds"] / record["facts"]["work"], True
-    return rates, measured
 
 
 def require_done(stage: PlannedStage, audit: AuditFolder) -> Artefact:

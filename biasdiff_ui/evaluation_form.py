@@ -68,7 +68,7 @@ def _further(base: EvaluationConfig) -> EvaluationConfig | None:
     Each file is read as it is chosen, so that a job does not fail on it after hours.
     """
     with st.expander("Further evaluations"):
-        st.caption("Each is run on every variant. The estimate of time does not count them.")
+        st.caption("Each is run on every variant.")
         limit = st.number_input(
             "Items of each at most",
             10,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 
 from biasdiff_core.guide import guide_of
@@ -42,6 +43,11 @@ def duration(seconds: float) -> str:
 def count(number: int, noun: str) -> str:
     """`1 example`, `1,508 pairs` (`noun` in the singular)."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def uncounted_words(titles: Sequence[str]) -> str:
+    """`, without lm-evaluation-harness`: what a prediction leaves out; empty where it has everything."""
+    return f", without {', '.join(titles)}" if titles else ""
 
 
 def moment(created: str) -> str:

@@ -14,13 +14,14 @@ from biasdiff_core.attribution.baselines import minilm_folder
 from biasdiff_core.audit import Audit
 from biasdiff_core.config import METHODS, AuditConfig
 from biasdiff_core.config.mitigation import Method
+from biasdiff_core.cost import Cost, predicted_cost
 from biasdiff_core.errors import MissingDependency
 from biasdiff_core.naming import variant_name
-from biasdiff_core.plan import TITLES, Cost, PlannedStage, predicted_cost, removals
+from biasdiff_core.plan import TITLES, PlannedStage, removals
 from biasdiff_core.review.removal import RemovalSet
 from biasdiff_core.workspace.artefacts import open_artefact
 from biasdiff_ui.charts import show, training
-from biasdiff_ui.format import duration
+from biasdiff_ui.format import duration, uncounted_words
 from biasdiff_ui.loaders import table
 from biasdiff_ui.notices import plain
 
@@ -102,17 +103,19 @@ def obstacle_to(audit: Audit, method: Method) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class MethodCosts:
-    """Predicted seconds of each method with the evaluation of its variants; `measured`: by finished audits of this workspace."""
+    """Predicted seconds of each method with the evaluation of its variants; `measured`, `uncounted`: as in `Cost`."""
 
     seconds: Mapping[Method, float]
     measured: bool
+    uncounted: Sequence[str]
 
 
 def total_words(costs: MethodCosts, methods: Sequence[Method]) -> str:
     """`retraining, NPO: about 9 min with the evaluations (measured here).`"""
     total = sum(costs.seconds[method] for method in methods)
-    source = "measured here" if costs.measured else "not measured here yet"
-    return f"{', '.join(map(variant_name, methods))}: about {duration(total)} with the evaluations ({source})."
+    source = "measured here" if costs.measured else "not all measured here yet"
+    names = ", ".join(map(variant_name, methods))
+    return f"{names}: about {duration(total)} with the evaluations ({source}){uncounted_words(costs.uncounted)}."
 
 
 def method_costs(audit: Audit, removal: RemovalSet) -> MethodCosts:
@@ -130,8 +133,9 @@ def _costs(workspace: Path, config: AuditConfig, examples: int, sentences: int) 
     def cost(methods: tuple[Method, ...]) -> Cost:
         return predicted_cost(workspace, replace(config, mitigation=replace(config.mitigation, methods=methods)), examples, sentences)
 
-    without = cost(())
-    return MethodCosts(seconds={method: cost((method,)).seconds - without.seconds for method in METHODS}, measured=without.measured)
+    without, whole = cost(()), cost(METHODS)
+    seconds = {method: cost((method,)).seconds - without.seconds for method in METHODS}
+    return MethodCosts(seconds=seconds, measured=whole.measured, uncounted=whole.uncounted)
 
 
 def loss_curves(audit: Audit, methods: Sequence[Method]) -> None:

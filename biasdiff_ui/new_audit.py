@@ -16,9 +16,9 @@ from biasdiff_core.corpus.probes import read_probes
 from biasdiff_core.corpus.read import count_corpus
 from biasdiff_core.corpus.sources import DEMO
 from biasdiff_core.corpus.summary import CorpusCount
+from biasdiff_core.cost import predicted_cost
 from biasdiff_core.errors import BiasDiffError
 from biasdiff_core.model.source import locate, lora_settings
-from biasdiff_core.plan import predicted_cost
 from biasdiff_core.workspace.audits import default_workspace
 from biasdiff_ui.data_source import (
     KINDS_OF_TEXTS,
@@ -31,7 +31,7 @@ from biasdiff_ui.data_source import (
     stamp,
 )
 from biasdiff_ui.evaluation_form import choose_evaluation
-from biasdiff_ui.format import count, duration
+from biasdiff_ui.format import count, duration, uncounted_words
 from biasdiff_ui.jobs_view import start_job
 from biasdiff_ui.notices import errors_shown, plain, show_error
 from biasdiff_ui.state import choose_audit
@@ -88,8 +88,9 @@ def new_audit() -> None:
 def _cost_and_start(config: AuditConfig, examples: int, probes: int) -> None:
     workspace = default_workspace()
     cost = predicted_cost(workspace, config, examples, probes)
-    source = "measured on earlier audits here" if cost.measured else "rates of the bundled model on 2 cores; not measured here yet"
-    st.markdown(plain(f"The whole audit takes about {duration(cost.seconds)} and {cost.gigabytes:.1f} GB on this machine ({source})."))
+    source = "measured on earlier audits here" if cost.measured else "not all measured here yet; for the rest, the bundled model on 2 cores"
+    words = f"The whole audit takes about {duration(cost.seconds)} and {cost.gigabytes:.1f} GB on this machine ({source})"
+    st.markdown(plain(f"{words}{uncounted_words(cost.uncounted)}."))
     if st.button("Start the audit", type="primary", key="new_start"):
         audit = Audit.from_config(config, workspace)
         start_job(audit, ["run", audit.folder.id])

@@ -24,7 +24,7 @@ from biasdiff_core.config.mitigation import UNLEARNINGS
 from biasdiff_core.errors import ReviewError
 from biasdiff_core.model.train import read_steps
 from biasdiff_core.pipeline import Pipeline
-from biasdiff_core.plan import plan, predicted_cost, removals
+from biasdiff_core.plan import plan, removals
 from biasdiff_core.results import Progress
 from biasdiff_core.review.removal import load_removal
 from biasdiff_core.workspace.artefacts import digest_json, manifests, open_artefact
@@ -270,12 +270,6 @@ def test_a_source_that_is_gone_is_said_and_the_results_are_shown(tmp_path: Path,
     Path(audit.config.corpus.path).unlink()
     after = plan(audit.folder)
     assert after["corpus"].done and any("corpus" in note for note in after.notes)
-
-
-def test_predicted_cost_grows_with_the_work(finished_audit: Audit) -> None:
-    workspace, config = finished_audit.folder.workspace, finished_audit.config
-    small, large = (predicted_cost(workspace, config, examples=n, probes=20) for n in (100, 200))
-    assert small.measured and 0 < small.seconds < large.seconds
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""The plan: variants, what enters each key and what does not, predicted cost."""
+"""The plan: variants, what enters each key and what does not."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from biasdiff_core.config import (
 )
 from biasdiff_core.config.mitigation import UNLEARNINGS, Method
 from biasdiff_core.errors import DataError
-from biasdiff_core.plan import TITLES, Plan, predicted_cost, repair_plan, unlearning_passes, variants
+from biasdiff_core.plan import TITLES, Plan, repair_plan, variants
 from biasdiff_core.workspace.audits import create_audit
 from tests.tiny_audit import tiny_config
 
@@ -137,29 +137,3 @@ def test_own_tasks_of_the_harness_are_an_input_of_every_evaluation(config: Audit
     before = planned(suite, tmp_path)
     (tasks / "own.yaml").write_text("task: own\nnum_fewshot: 1")
     assert changed(before, planned(suite, tmp_path)) == {f"evaluation:{method}" for method in METHODS}
-
-
-def test_unlearning_passes_by_hand() -> None:
-    # 10 rows, 3 epochs: forget, retain and the origin's forward pass (2 + 1/3)·10·3; a weight of KL takes a pass more, an NLL without
-    # weight two thirds less; pairs count two examples.
-    assert unlearning_passes(UnlearnConfig(), 10) == pytest.approx(70)
-    assert unlearning_passes(UnlearnConfig(retain_weight=0.0), 10) == pytest.approx(50)
-    assert unlearning_passes(UnlearnConfig(kl_weight=1.0), 10) == pytest.approx(100)
-    assert unlearning_passes(UnlearnConfig(), 10, together=2) == pytest.approx(100)
-
-
-def test_predicted_cost_knows_every_method(config: AuditConfig, tmp_path: Path) -> None:
-    def cost(methods: tuple[Method, ...], seeds: tuple[int, ...] = (0,)) -> float:
-        chosen = with_mitigation(config, lambda m: replace(m, methods=methods, random_seeds=seeds))
-        return predicted_cost(tmp_path, chosen, examples=100, probes=20).seconds
-
-    alone = {method: cost((method,)) - cost(()) for method in METHODS}
-    assert alone["prompt"] == min(alone.values()) > 0  # its evaluation
-    assert alone["random"] == alone["retrain"] == alone["oracle"]
-    assert cost(("random",), seeds=(0, 1, 2)) - cost(()) == pytest.approx(3 * alone["random"])
-
-
-def test_an_audit_of_another_version_does_not_stop_the_prediction(config: AuditConfig, tmp_path: Path) -> None:
-    folder = create_audit(tmp_path / "workspace", config).path
-    (folder / "audit.yaml").write_text((folder / "audit.yaml").read_text(encoding="utf8") + "unheard_of: 1\n", encoding="utf8")
-    assert predicted_cost(tmp_path / "workspace", config, examples=10, probes=5).seconds > 0

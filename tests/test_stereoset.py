@@ -238,7 +238,7 @@ def test_the_suite_writes_figures_and_rows(tmp_path: Path) -> None:
     metrics = {}
     for instruction in ("", "Be fair. "):
         subject = Subject(model=tiny_base(), tokenizer=byte_tokenizer(), instruction=instruction, trained_on=[])
-        metrics[instruction] = by_name(evaluate(subject, config, tmp_path, lambda _: None))
+        metrics[instruction] = by_name(evaluate(subject, config, tmp_path, lambda _: None).metrics)
     plain, told = metrics.values()
     for name in ("stereoset.ss", "crows_pairs.modified.stereotype_margin"):
         assert "Be fair" in told[name].convention and "Be fair" not in plain[name].convention

@@ -299,7 +299,7 @@ def test_an_evaluation_writes_answers_and_rows(tmp_path: Path) -> None:
         bootstrap=50,
     )
     subject = Subject(model=model(), tokenizer=byte_tokenizer(), instruction="", trained_on=[QUERIES[2].sentence])
-    found = by_name(evaluate(subject, config, tmp_path, lambda step: None))
+    found = by_name(evaluate(subject, config, tmp_path, lambda step: None).metrics)
     assert found["trex.exact_match"].n == 3 and found["trex.exact_match"].not_scored == 3
     rows = pd.read_parquet(tmp_path / ITEMS_FILE)
     assert set(trex.METRICS) < set(rows["metric"]) <= set(ITEM_METRICS)

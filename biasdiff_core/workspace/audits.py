@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cache, cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -148,13 +148,17 @@ def environment() -> dict[str, Any]:
         "commit": commit(),
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "processor": _processor(),
-        "cores": os.cpu_count(),
-        "gpu": _gpu(),
+        **machine(),
         "threads": os.environ.get("OMP_NUM_THREADS"),
         "packages": {name: _version(name) for name in PACKAGES},
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+@cache
+def machine() -> dict[str, Any]:
+    """Processor, cores and GPU: what seconds depend on."""
+    return {"processor": _processor(), "cores": os.cpu_count(), "gpu": _gpu()}
 
 
 def commit() -> str:
