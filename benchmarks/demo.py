@@ -43,7 +43,8 @@ def main(which: str, workspace: Path | None, name: str) -> None:
         if manifest["seconds"] >= 1:
             variant = manifest["facts"].get("variant")
             stage = f"{manifest['stage']}.{variant}" if variant else manifest["stage"]
-            record(f"demo.{which}.seconds.{stage}", manifest["seconds"], n=manifest["facts"].get("work") or 1, unit="seconds", model=model)
+            passes = round(manifest["facts"].get("work", 1))
+            record(f"demo.{which}.seconds.{stage}", manifest["seconds"], n=passes, unit="seconds", model=model)
     report_detection("detection.demo", audit)
     comparison = audit.compare()
     for variant in comparison.variants:

@@ -19,18 +19,18 @@ from biasdiff_core.workspace.audits import AuditFolder, list_audits, machine
 
 log = logging.getLogger(__name__)
 
-# Seconds of one unit of each kind of work on 2 cores with the bundled model, where no finished stage tells better: example passes,
-# and items of each evaluation (benchmarks/results.jsonl: demo.quick.seconds.* over their n, evaluation.seconds_per_item.*).
+# Seconds of one unit of each kind of work on 2 cores of an AMD EPYC with the bundled model, where no finished stage tells better: example
+# passes, and items of each evaluation (benchmarks/results.jsonl: demo.quick.seconds.* over their n, evaluation.seconds_per_item.*).
 RATES: Mapping[str, float] = {
-    "warmup": 0.11,
-    "gradients": 0.11,
-    "mitigation": 0.11,
-    "crows_pairs": 0.06,
-    "perplexity": 0.06,
-    "stereoset": 0.1,
-    "seat": 0.02,
-    "trex": 0.5,
-    "answers": 1.0,
+    "warmup": 0.07,
+    "gradients": 0.05,
+    "mitigation": 0.07,
+    "crows_pairs": 0.023,
+    "perplexity": 0.018,
+    "stereoset": 0.025,
+    "seat": 0.004,
+    "trex": 0.17,
+    "answers": 0.75,
 }
 
 
