@@ -111,11 +111,11 @@ class MethodCosts:
 
 
 def total_words(costs: MethodCosts, methods: Sequence[Method]) -> str:
-    """`retraining, NPO: about 9 min with the evaluations (measured here).`"""
+    """`Retraining, NPO: about 9 min with the evaluations (measured here).`"""
     total = sum(costs.seconds[method] for method in methods)
     source = "measured here" if costs.measured else "not all measured here yet"
     names = ", ".join(map(variant_name, methods))
-    return f"{names}: about {duration(total)} with the evaluations ({source}){uncounted_words(costs.uncounted)}."
+    return f"{names[:1].upper()}{names[1:]}: about {duration(total)} with the evaluations ({source}){uncounted_words(costs.uncounted)}."
 
 
 def method_costs(audit: Audit, removal: RemovalSet) -> MethodCosts:
