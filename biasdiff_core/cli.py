@@ -18,16 +18,15 @@ import psutil
 from biasdiff_core import __version__
 from biasdiff_core.audit import Audit
 from biasdiff_core.cli_common import audit_argument, command, json_option, print_rows, progress_bar, shown_progress
+from biasdiff_core.cli_comparison import compare, print_comparison
 from biasdiff_core.cli_corpus import corpus
 from biasdiff_core.cli_generate import generate
 from biasdiff_core.cli_probes import probes
-from biasdiff_core.comparison import BASE, ORIGIN
 from biasdiff_core.config import METHODS, RemovalConfig
 from biasdiff_core.config.file import load, parse
 from biasdiff_core.config.mitigation import POLICIES, Method
 from biasdiff_core.config.presets import PRESETS, demo
 from biasdiff_core.corpus.export import safe_cell
-from biasdiff_core.gate import parse_condition, reasons_to_fail
 from biasdiff_core.review.history import history
 from biasdiff_core.review.removal import Selected
 from biasdiff_core.workspace.artefacts import manifests
@@ -56,6 +55,7 @@ def main(workspace: Path | None, verbose: bool) -> None:
         warnings.filterwarnings("ignore")
 
 
+main.add_command(compare)
 main.add_command(corpus)
 main.add_command(probes)
 probes.add_command(generate)
@@ -70,7 +70,7 @@ def demo_command(which: str, name: str) -> None:
     audit = Audit.from_config(demo(which, name))
     with shown_progress(audit) as progress:
         audit.run(progress)
-    _print_comparison(audit)
+    print_comparison(audit)
 
 
 @main.command()
@@ -279,7 +279,7 @@ def mitigate(
         frozen = opened.freeze(config, Selected.read(ids) if ids else None, auditor=auditor)
     with shown_progress(opened) as progress:
         opened.mitigate(methods or opened.config.mitigation.methods, frozen, progress)
-    _print_comparison(opened)
+    print_comparison(opened)
 
 
 @main.command()
@@ -297,29 +297,6 @@ def evaluate(audit: str, as_json: bool) -> None:
     for variant in ("base", "origin"):
         rows += [{"variant": variant, **record} for record in opened.artefact(f"evaluation:{variant}").read_json("metrics.json")]
     print_rows(rows, as_json)
-
-
-@main.command()
-@audit_argument
-@click.option("--fail-if", "conditions", multiple=True, help='Exit 1 when it holds, e.g. "stereotype_margin.high > base.high".')
-@click.option("--variant", "variants", multiple=True, help="Judged by --fail-if; default: every mitigation.")
-@json_option
-@command
-def compare(audit: str, conditions: tuple[str, ...], variants: tuple[str, ...], as_json: bool) -> None:
-    """Print the newest comparison of variants: figures with intervals, and paired tests; for a CI also judge it."""
-    parsed = [parse_condition(text) for text in conditions]
-    opened = Audit.open(audit)
-    found = opened.compare()
-    judged = variants or tuple(v for v in found.variants if v not in (BASE, ORIGIN))
-    reasons = reasons_to_fail(found, parsed, judged)
-    if as_json:
-        click.echo(json.dumps({**found.to_json(), "failed": reasons}, indent=1))
-    else:
-        _print_comparison(opened)
-        for reason in reasons:
-            click.echo(f"FAILED {reason}", err=True)
-    if reasons:
-        raise SystemExit(1)
 
 
 @main.command()
@@ -378,9 +355,3 @@ def app(port: int, audit: str | None) -> None:
     environment = {**os.environ, WORKSPACE_VARIABLE: str(folder)}
     arguments = ["-m", "streamlit", "run", str(ROOT / "app.py"), "--server.port", str(port), "--server.headless", "true"]
     sys.exit(subprocess.run([sys.executable, *arguments], cwd=ROOT, env=environment, check=False).returncode)
-
-
-def _print_comparison(audit: Audit) -> None:
-    html, markdown, _ = audit.report_files()
-    click.echo(markdown.read_text(encoding="utf8"))
-    click.echo(f"report: {html}")

@@ -156,9 +156,9 @@ def test_methods_stand_in_groups_with_their_costs(finished_workspace: Path) -> N
     assert keys == {f"mitigate_{method}" for method in METHODS}
     assert "Other repairs" in [expander.label for expander in app.expander]
     assert shown(app).count("with its evaluation") >= 12  # MiniLM may not be installed
-    assert "retraining, NPO, random removal: about" in shown(app)
+    assert "Retraining, NPO, random removal: about" in shown(app)
     app.checkbox("mitigate_door").check().run()
-    assert "retraining, NPO, DOOR, random removal: about" in shown(app)
+    assert "Retraining, NPO, DOOR, random removal: about" in shown(app)
 
 
 def test_the_corpus_is_searched_as_written(finished_workspace: Path) -> None:

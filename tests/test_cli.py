@@ -77,7 +77,8 @@ def test_decisions_go_in_and_out(audit: Audit, tmp_path: Path) -> None:
 def test_mitigate_with_another_policy_makes_a_second_report(audit: Audit) -> None:
     before = audit.report().key
     output = ok("mitigate", audit.folder.id, "--policy", "top_percent", "--percent", "20", "--method", "retrain")
-    assert "# Audit report" in output and audit.report().key != before
+    assert audit.report().key != before and str(audit.report_files()[0]) in output
+    assert "top 20 % of the ranking" in output and "not by a person" in output
     assert "retrain" in json.loads(ok("compare", audit.folder.id, "--json"))["variants"]
 
 
@@ -101,7 +102,7 @@ def test_mitigate_takes_out_the_examples_of_a_file_and_a_frozen_set(audit: Audit
     ids = audit.ranking()["id"][:6]
     (tmp_path / "ids.txt").write_text("\n".join(ids), encoding="utf8")
     output = ok("mitigate", audit.folder.id, "--policy", "filter", "--ids", tmp_path / "ids.txt", "--method", "retrain", "--auditor", "ana")
-    assert "what was selected (imported ids.txt)" in output.replace("\\", "") and "Frozen by: ana" in output
+    assert "what was selected (imported ids.txt)" in output and "frozen by ana" in output
     removal = removals(audit.folder)[0]
     spared = {id_ for id_, decision in audit.log.current().items() if decision.verdict == "not_biased"}
     assert load_removal(removal).ids == tuple(sorted(set(ids) - spared))

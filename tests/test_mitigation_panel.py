@@ -32,7 +32,7 @@ def test_the_form_is_that_of_mitigate_with_its_three_methods(audit: Audit) -> No
     app, mitigate = opened(audit), open_page(audit, "mitigate")
     said = next(line for line in shown(mitigate).splitlines() if "would be removed" in line)
     assert said in shown(app)
-    assert "retraining, NPO, random removal: about" in shown(app)
+    assert "Retraining, NPO, random removal: about" in shown(app)
     app.radio("mitigate_policy").set_value(app.radio("mitigate_policy").options[1]).run()
     app.slider("mitigate_percent").set_value(100.0).run()
     # 24 of 40 were decided (60 %); the other 16 are undecided, and those judged not biased are spared.
