@@ -34,7 +34,7 @@ from biasdiff_core.evidence import last_stores, or_error, quality_of, train_inde
 from biasdiff_core.model.source import lora_settings
 from biasdiff_core.plan import Plan, plan, removals, repair_plan, require_done, search_stage
 from biasdiff_core.probe_report import ProbeQuality
-from biasdiff_core.report import COMPARISON_FILE, HTML_FILE, MARKDOWN_FILE, NOT_VARIANTS
+from biasdiff_core.report import COMPARISON_FILE, HTML_FILE, MARKDOWN_FILE, NOT_VARIANTS, comparison_of
 from biasdiff_core.results import Comparison, MetricResult, ProgressCallback, no_progress
 from biasdiff_core.review.decisions import Action, DecisionLog, Verdict, regarded_head
 from biasdiff_core.review.removal import RemovalSet, Selected, freeze, load_removal, removal_set, replay
@@ -114,15 +114,18 @@ class Audit:
         from biasdiff_core.pipeline import Pipeline
 
         Pipeline(self.folder, progress).analyse()
-        if not self.log.actions():
-            if decisions is not None:
-                replay(self.log, decisions)
-            elif self.config.review.simulate_from_labels:
-                labels = {example.id: example.label or 0 for example in self.corpus()}
-                decide_from_labels(self.log, labels, self.ranking()["id"].tolist(), self.config.removal.percent)
+        if decisions is not None:
+            self.replay(decisions)
+        elif self.config.review.simulate_from_labels and not self.log.actions():
+            labels = {example.id: example.label for example in self.corpus() if example.label is not None}
+            decide_from_labels(self.log, labels, self.ranking()["id"].tolist(), self.config.removal.percent)
         if decisions is not None or self.config.review.simulate_from_labels:
             self.mitigate(self.config.mitigation.methods, progress=progress)
         return self
+
+    def replay(self, decisions: Path) -> None:
+        """Take over a frozen `decisions.jsonl`, unless the audit's log ends with it. Raises as `review.removal.replay`."""
+        replay(self._log_of_corpus(), decisions)
 
     def tune(self, progress: ProgressCallback = no_progress) -> tuple[Audit, list[Trial]]:
         """The audit of the same choices with the dtype and token budget that take gradients quickest on this machine, and what was tried.
@@ -273,12 +276,19 @@ class Audit:
         removal: RemovalConfig | Artefact | None = None,
         progress: ProgressCallback = no_progress,
     ) -> Comparison:
-        """Carry out each method on the removal set, evaluate, and write the report. `removal`: a frozen set, or how to freeze one."""
+        """Carry out each method on the removal set, evaluate, and write the report: its comparison.
+
+        `removal`: a frozen set, or how to freeze one.
+        """
         from biasdiff_core.pipeline import Pipeline
 
         frozen = removal if isinstance(removal, Artefact) else self.freeze(removal)
         Pipeline(self.folder, progress).mitigate(frozen, methods)
-        return self.compare()
+        return comparison_of(self.report_of(frozen, methods))
+
+    def report_of(self, removal: Artefact, methods: Sequence[Method]) -> Artefact:
+        """The report of these methods on this frozen removal set. Raises ArtefactError when it is not done."""
+        return require_done(self.repair_plan(removal, methods)["report"], self.folder)
 
     def reports(self) -> list[Artefact]:
         """Finished reports of the present ranking, newest first."""
@@ -297,7 +307,7 @@ class Audit:
 
     def compare(self) -> Comparison:
         """The newest comparison of variants."""
-        return Comparison.from_json(self.report().read_json(COMPARISON_FILE))
+        return comparison_of(self.report())
 
     def report_files(self) -> list[Path]:
         """The newest report's documents: HTML, Markdown, JSON."""

@@ -27,10 +27,12 @@ from biasdiff_core.config.file import load, parse
 from biasdiff_core.config.mitigation import POLICIES, Method
 from biasdiff_core.config.presets import PRESETS, demo
 from biasdiff_core.corpus.export import safe_cell
+from biasdiff_core.errors import BiasDiffError
+from biasdiff_core.plan import removals
 from biasdiff_core.review.history import history
 from biasdiff_core.review.removal import Selected
 from biasdiff_core.workspace.artefacts import manifests
-from biasdiff_core.workspace.audits import WORKSPACE_VARIABLE, default_workspace, list_audits
+from biasdiff_core.workspace.audits import WORKSPACE_VARIABLE, AuditFolder, default_workspace, list_audits
 from biasdiff_core.workspace.database import database
 from biasdiff_core.workspace.jobs import list_jobs
 
@@ -70,7 +72,7 @@ def demo_command(which: str, name: str) -> None:
     audit = Audit.from_config(demo(which, name))
     with shown_progress(audit) as progress:
         audit.run(progress)
-    print_comparison(audit)
+    print_comparison(audit, audit.report_of(audit.freeze(), audit.config.mitigation.methods))
 
 
 @main.command()
@@ -124,13 +126,21 @@ def status(audit: str | None, as_json: bool) -> None:
     """Show all audits, or the stages and jobs of one."""
     workspace = default_workspace()
     if audit is None:
-        rows = [{"audit": a.id, "model": a.config.model.name, "finished": Audit(a).plan().finished} for a in list_audits(workspace)]
+        rows = [_status_row(folder) for folder in list_audits(workspace)]
     else:
         opened = Audit.open(audit)
         stages = opened.plan().stages
         rows = [{"stage": s.title, "key": s.key, "done": s.done, "stale": s.stale} for s in stages]
         rows += [{"job": j.id, "command": " ".join(j.command), "state": j.state} for j in list_jobs(database(workspace), opened.folder.id)]
     print_rows(rows, as_json)
+
+
+def _status_row(folder: AuditFolder) -> dict[str, Any]:
+    """One audit among all; what is wrong with it does not hide the others."""
+    try:
+        return {"audit": folder.id, "model": folder.config.model.name, "finished": Audit(folder).plan().finished}
+    except BiasDiffError as error:
+        return {"audit": folder.id, "error": str(error)}
 
 
 @main.command()
@@ -217,6 +227,17 @@ def decide_import(audit: str, file: Path, auditor: str) -> None:
     click.echo(f"action {action.number} recorded: {action.count} examples")
 
 
+@decide.command("replay")
+@audit_argument
+@click.argument("file", type=click.Path(path_type=Path, exists=True))
+@command
+def decide_replay(audit: str, file: Path) -> None:
+    """Take over all actions of a removal set's decisions.jsonl into AUDIT, which has none yet."""
+    opened = Audit.open(audit)
+    opened.replay(file)
+    click.echo(f"{len(opened.log.actions())} actions in the log")
+
+
 @decide.command("history")
 @audit_argument
 @json_option
@@ -277,9 +298,10 @@ def mitigate(
         default = opened.config.removal
         config = parse(RemovalConfig, {"policy": policy or default.policy, "percent": default.percent if percent is None else percent})
         frozen = opened.freeze(config, Selected.read(ids) if ids else None, auditor=auditor)
+    chosen = methods or opened.config.mitigation.methods
     with shown_progress(opened) as progress:
-        opened.mitigate(methods or opened.config.mitigation.methods, frozen, progress)
-    print_comparison(opened)
+        opened.mitigate(chosen, frozen, progress)
+    print_comparison(opened, opened.report_of(frozen, chosen))
 
 
 @main.command()
@@ -313,7 +335,7 @@ def export(audit: str, what: str, target: Path, variant: str | None) -> None:
     if variant is not None:
         opened.export_model(variant, target)
     elif what == "cleaned":
-        click.echo(f"{opened.export_cleaned(target)} rows written to {target}")
+        click.echo(f"{opened.export_cleaned(target)} rows written to {target}: without removal set {removals(opened.folder)[0].key}")
     elif what == "report":
         target.write_bytes(opened.report_files()[0].read_bytes())
     else:

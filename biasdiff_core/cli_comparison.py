@@ -9,50 +9,56 @@ import click
 from biasdiff_core.audit import Audit
 from biasdiff_core.cli_common import audit_argument, command, json_option, print_rows
 from biasdiff_core.comparison import BASE, ORIGIN, headline
+from biasdiff_core.config.mitigation import CONTROLS
+from biasdiff_core.errors import ConfigError
 from biasdiff_core.gate import parse_condition, reasons_to_fail
 from biasdiff_core.naming import metric_label, variant_name
-from biasdiff_core.report import Section, difference_text, figure_text, printable, sections
+from biasdiff_core.report import HTML_FILE, MARKDOWN_FILE, Section, comparison_of, difference_text, figure_text, printable, sections
 from biasdiff_core.review.removal import load_removal
-from biasdiff_core.workspace.artefacts import open_artefact
+from biasdiff_core.workspace.artefacts import Artefact, open_artefact
 
 
 @click.command()
 @audit_argument
 @click.option("--fail-if", "conditions", multiple=True, help='Exit 1 when it holds, e.g. "stereotype_margin.high > base.high".')
-@click.option("--variant", "variants", multiple=True, help="Judged by --fail-if; default: every mitigation.")
+@click.option("--variant", "variants", multiple=True, help="Judged by --fail-if; default: every mitigation but the controls.")
 @json_option
 @command
 def compare(audit: str, conditions: tuple[str, ...], variants: tuple[str, ...], as_json: bool) -> None:
     """Print the newest comparison of variants: figures with intervals, and paired tests; for a CI also judge it."""
     parsed = [parse_condition(text) for text in conditions]
     opened = Audit.open(audit)
-    found = opened.compare()
-    judged = variants or tuple(v for v in found.variants if v not in (BASE, ORIGIN))
+    report = opened.report()
+    found = comparison_of(report)
+    judged = variants or tuple(v for v in found.variants if v not in (BASE, ORIGIN) and v.partition("-")[0] not in CONTROLS)
+    if parsed and not judged:
+        raise ConfigError(f"{opened.folder.id} has nothing to judge but controls.", "Name one of them with --variant.")
     reasons = reasons_to_fail(found, parsed, judged)
     if as_json:
         click.echo(json.dumps({**found.to_json(), "failed": reasons}, indent=1))
     else:
-        print_comparison(opened)
+        print_comparison(opened, report)
         for reason in reasons:
             click.echo(f"FAILED {reason}", err=True)
     if reasons:
         raise SystemExit(1)
 
 
-def print_comparison(audit: Audit) -> None:
+def print_comparison(audit: Audit, report: Artefact) -> None:
     """What was removed, the conclusions, and the figures over all items with their paired tests; the report has the rest."""
-    comparison = audit.compare()
-    removal = load_removal(open_artefact(audit.folder.path, "removal", audit.report().inputs["removal"]))
+    comparison = comparison_of(report)
+    removal = load_removal(open_artefact(audit.folder.path, "removal", report.inputs["removal"]))
     if removal.simulated:
         click.echo("Simulated: decisions were made by a program from the known labels, not by a person.")
     frozen_by = f"; frozen by {removal.frozen_by}" if removal.frozen_by else ""
-    click.echo(printable(f"{len(removal.ids):,} of {removal.ranked:,} examples removed: {removal.policy_words()}{frozen_by}."))
+    removed = f"{len(removal.ids):,} of {removal.ranked:,} examples removed: {removal.policy_words()}{frozen_by}"
+    click.echo(printable(f"{removed}. Removal set {report.inputs['removal']}."))
     for sentence in [*headline(comparison), *comparison.notes]:
         click.echo(printable(f"- {sentence}"))
     for section in sections(comparison):
         _print_section(section)
-    html, markdown, _ = audit.report_files()
-    click.echo(f"\nBrackets: 95 % intervals. How each figure is computed, and the rest, say the reports:\n{html}\n{markdown}")
+    files = "\n".join(str(report.path(name)) for name in (HTML_FILE, MARKDOWN_FILE))
+    click.echo(f"\nBrackets: 95 % intervals. How each figure is computed, and the rest, say the reports:\n{files}")
 
 
 def _print_section(section: Section) -> None:

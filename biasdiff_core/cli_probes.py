@@ -17,7 +17,7 @@ from biasdiff_core.errors import MissingDependency
 from biasdiff_core.evidence import quality_of_files
 from biasdiff_core.naming import metric_label
 from biasdiff_core.probe_report import ProbeQuality
-from biasdiff_core.report import figure_text
+from biasdiff_core.report import measured_text
 from biasdiff_core.results import MetricResult
 from biasdiff_core.review.curation import Curation, counts_by_type, read_pairs
 from biasdiff_core.workspace.audits import default_workspace
@@ -97,9 +97,7 @@ def _of_audit(audit: Audit) -> ProbeQuality:
 
 
 def _row(metric: MetricResult) -> dict[str, Any]:
-    # A figure without interval is a count, or a ratio of two.
-    shown = f"{metric.value:.3g}" if metric.value is not None and metric.low is None else figure_text(metric)
-    return {"figure": metric_label(metric.name), "value [95 %]": shown, "n": metric.n, "how": metric.convention}
+    return {"figure": metric_label(metric.name), "value [95 %]": measured_text(metric), "n": metric.n, "how": metric.convention}
 
 
 @probes.group("curate")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 
 from biasdiff_core.config import AuditConfig
@@ -123,6 +124,7 @@ def _share(variant: Evaluated, read: Mapping[str, Evaluated], bottom: str, scori
     margins = {v: read[v].scores.margins(scoring)[read[v].scores.stereotypes] for v in (ORIGIN, bottom, variant.variant)}
     settings = config.evaluation
     share = share_undone(margins[ORIGIN], margins[variant.variant], margins[bottom], draws=settings.bootstrap, seed=settings.seed)
+    scored = int(np.isfinite(list(margins.values())).all(axis=0).sum())
     formula = f"(origin − {variant.variant}) / (origin − {bottom}) in mean margin of the stereotype pairs, scoring {scoring}"
     value, low, high = (None if x is None else 100 * x for x in (share.value, share.low, share.high))
     return MetricResult(
@@ -130,7 +132,8 @@ def _share(variant: Evaluated, read: Mapping[str, Evaluated], bottom: str, scori
         value=value,
         low=low,
         high=high,
-        n=len(margins[ORIGIN]),
+        n=scored,
+        not_scored=len(margins[ORIGIN]) - scored,
         convention=f"{formula}, paired bootstrap" + (f"; {share.reason}" if share.reason else ""),
         unit="%",
     )

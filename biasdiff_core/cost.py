@@ -130,8 +130,8 @@ def _alike(audit: AuditFolder, config: AuditConfig) -> bool:
 
 
 def _timed(record: Mapping[str, Any]) -> Iterator[tuple[str, float, float]]:
-    """Kind of work, seconds and amount of what a manifest tells of."""
-    if work := record["facts"].get("work"):
+    """Kind of work, seconds and amount of what a manifest tells of; of a stage that was resumed nobody knows the seconds."""
+    if (work := record["facts"].get("work")) and not record.get("resumed"):
         yield record["stage"], record["seconds"], work
     for name, suite in record["facts"].get("suites", {}).items():
         yield name, suite["seconds"], suite["items"] or 0

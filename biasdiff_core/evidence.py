@@ -276,9 +276,10 @@ def _method(config: AuditConfig, method: Method, schedule: str) -> str:
         return f"a fresh adapter from the base; {schedule}"
     settings = config.mitigation.unlearning(method)
     training = settings.training
+    weights = f"weights: forget {settings.forget_weight:g}, retain {settings.retain_weight:g}, KL {settings.kl_weight:g}"
     return (
         f"from the adapter trained on the whole corpus; {training.epochs} epochs, learning rate {training.learning_rate:g}, "
-        f"beta {settings.beta:g}, weights: forget {settings.forget_weight:g}, retain {settings.retain_weight:g}, KL {settings.kl_weight:g}"
+        f"beta {settings.beta:g}, {weights if settings.combine == 'fixed' else 'terms weighted anew at every step (Pareto)'}"
     )
 
 

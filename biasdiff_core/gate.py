@@ -2,8 +2,8 @@
 
     METRIC.FIELD  OP  NUMBER | VARIANT.FIELD
 
-METRIC is the end of a metric's name; where several scorings have it, the headline's (the last) is meant. FIELD is `value`, `low` or
-`high`; OP one of <, <=, >, >=. `VARIANT.FIELD` is the same metric of another variant. Loads no torch.
+METRIC is a metric's name or its end; where several scorings of CrowS-Pairs have it, the headline's (the last) is meant. FIELD is
+`value`, `low` or `high`; OP one of <, <=, >, >=. `VARIANT.FIELD` is the same metric of another variant. Loads no torch.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from biasdiff_core.results import Comparison, MetricResult
 
 _OPERATORS: dict[str, Callable[[float, float], bool]] = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
 _CONDITION = re.compile(r"\s*(?P<metric>[\w.]+)\.(?P<field>value|low|high)\s*(?P<operator><=|>=|<|>)\s*(?P<right>\S+)\s*")
+_SCORING = re.compile(r"^crows_pairs\.\w+\.")
 _RIGHT = re.compile(r"(?P<variant>[\w-]+)\.(?P<field>value|low|high)")
 
 
@@ -49,7 +50,7 @@ def parse_condition(text: str) -> Condition:
 def reasons_to_fail(comparison: Comparison, conditions: Sequence[Condition], variants: Sequence[str]) -> list[str]:
     """A sentence for each variant and condition that holds, or that cannot be judged because a figure is not defined.
 
-    Raises ConfigError for a metric or variant that the comparison does not have.
+    Raises ConfigError for a metric or variant that the comparison does not have, and for a metric that may be several.
     """
     return [reason for condition in conditions for variant in variants if (reason := _reason(comparison, condition, variant))]
 
@@ -73,7 +74,9 @@ def _metric(comparison: Comparison, variant: str, name: str) -> MetricResult:
     if variant not in comparison.metrics:
         raise ConfigError(f"There is no variant {variant!r}.", f"It has: {', '.join(comparison.variants)}.")
     figures = comparison.metrics[variant]
-    found = [full for full in figures if full == name or full.endswith(f".{name}")]
+    found = [name] if name in figures else [full for full in figures if full.endswith(f".{name}")]
     if not found:
         raise ConfigError(f"{variant} has no metric {name!r}.", f"It has: {', '.join(figures)}.")
+    if len({_SCORING.sub("", full) for full in found}) > 1:
+        raise ConfigError(f"{name!r} may be {', '.join(found)}.", "Write more of the name.")
     return figures[found[-1]]

@@ -362,9 +362,9 @@ class Pipeline:
         if method == "oracle":
             return "all whose known label is 1"
         removal = load_removal(open_artefact(self.audit.path, "removal", inputs["removal"]))
-        chosen = f"policy `{removal.policy}`, " + (
-            "decisions simulated from the known labels" if removal.simulated else "decided by people"
-        )
+        decided = len(removal.ids) - removal.undecided
+        whose = "decisions simulated from the known labels" if removal.simulated else "decisions of people"
+        chosen = f"policy `{removal.policy}`, {whose if decided else 'no decision'} on {decided} of the {len(removal.ids)}"
         same_size = f"as many as a removal set of {len(removal.ids)} ({chosen})"
         if method == "random":
             return f"drawn at random with seed {config['seed']}, {same_size}"

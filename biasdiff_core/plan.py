@@ -14,11 +14,11 @@ from biasdiff_core.comparison import BASE, ORIGIN
 from biasdiff_core.config import AuditConfig
 from biasdiff_core.config.mitigation import DEV_PROBES, UNLEARNINGS, Method, MitigationConfig
 from biasdiff_core.corpus.sources import source_digest
-from biasdiff_core.errors import ArtefactError, BiasDiffError
+from biasdiff_core.errors import ArtefactError, BiasDiffError, DataError
 from biasdiff_core.evaluation.pairs import pairs_path
 from biasdiff_core.evidence import nearness_made_from
 from biasdiff_core.model.source import adapter_digest, locate
-from biasdiff_core.workspace.artefacts import Artefact, digest_source, is_complete, manifests, open_artefact, stage_key
+from biasdiff_core.workspace.artefacts import Artefact, is_complete, manifests, open_artefact, stage_key
 from biasdiff_core.workspace.audits import AuditFolder
 
 log = logging.getLogger(__name__)
@@ -251,7 +251,7 @@ def _sources(audit: AuditFolder, methods: Sequence[Method] = ()) -> tuple[dict[s
         "model": ("corpus", "model", lambda: locate(config.model).digest),
         "corpus": ("corpus", "source", lambda: source_digest(config.corpus.path)),
         "probes": ("probes", "source", lambda: source_digest(config.probes.path, demo="probes.csv")),
-        "pairs": ("evaluation", "pairs", lambda: digest_source(pairs_path(config.evaluation.crows_pairs))),
+        "pairs": ("evaluation", "pairs", lambda: source_digest(str(pairs_path(config.evaluation.crows_pairs)))),
         "held_out": ("evaluation", "held_out", lambda: source_digest(config.evaluation.perplexity.path, demo="heldout.txt")),
     }
     if adapter:
@@ -281,8 +281,10 @@ def _recorded(audit: Path, stage: str, name: str, error: Exception) -> str:
     found = sorted(manifests(audit, stage), key=lambda path: path.stat().st_mtime)
     inputs = [json.loads(path.read_text(encoding="utf8"))["inputs"] for path in found]
     named = [str(record[name]) for record in inputs if name in record]
-    if not named:
+    if not named and isinstance(error, BiasDiffError):
         raise error
+    if not named:
+        raise DataError(f"The source of {name} cannot be read: {error}.", "Put it back, or name another in audit.yaml.") from error
     return named[-1]
 
 

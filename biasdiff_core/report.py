@@ -42,7 +42,7 @@ from biasdiff_core.results import Comparison, MetricResult, PairedTest
 from biasdiff_core.review.decisions import VERDICTS
 from biasdiff_core.review.history import origin_words
 from biasdiff_core.review.removal import RemovalSet, load_removal
-from biasdiff_core.workspace.artefacts import open_artefact, write_atomic
+from biasdiff_core.workspace.artefacts import Artefact, open_artefact, write_atomic
 from biasdiff_core.workspace.audits import AuditFolder
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -54,10 +54,13 @@ _MARKUP = re.compile(r"([\\`*_{}\[\]()#+\-.!|<>~$:&^=])")
 
 @dataclass(frozen=True, kw_only=True)
 class Column:
-    """One metric in a table of variants. `convention`: of the first variant that has the figure; `n`: None where variants differ."""
+    """One metric in a table of variants. `conventions`: how the figure is computed; where variants differ in that, each with their names.
+
+    `n`: None where variants differ.
+    """
 
     metric: str
-    convention: str
+    conventions: tuple[str, ...]
     n: int | None
 
     @property
@@ -88,7 +91,8 @@ class Section:
         """Each convention with the columns that it is of."""
         found: dict[str, tuple[Column, ...]] = {}
         for column in (*self.figures.columns, *self.details.columns):
-            found[column.convention] = (*found.get(column.convention, ()), column)
+            for convention in column.conventions:
+                found[convention] = (*found.get(convention, ()), column)
         return found
 
 
@@ -115,11 +119,21 @@ def _section(comparison: Comparison, title: str, metrics: Sequence[str]) -> Sect
 def _table(comparison: Comparison, metrics: Sequence[str]) -> MetricTable:
     columns = []
     for name in metrics:
-        there = [rows[name] for rows in comparison.metrics.values() if name in rows]
-        sizes = {result.n for result in there}
-        columns.append(Column(metric=name, convention=there[0].convention, n=sizes.pop() if len(sizes) == 1 else None))
+        there = {variant: rows[name] for variant, rows in comparison.metrics.items() if name in rows}
+        sizes = {result.n for result in there.values()}
+        columns.append(Column(metric=name, conventions=_conventions(there), n=sizes.pop() if len(sizes) == 1 else None))
     rows = {variant: tuple(comparison.metrics[variant].get(name) for name in metrics) for variant in comparison.variants}
     return MetricTable(columns=tuple(columns), rows=rows)
+
+
+def _conventions(results: Mapping[str, MetricResult]) -> tuple[str, ...]:
+    """The conventions of one metric's results by variant, as in `Column`."""
+    found: dict[str, list[str]] = {}
+    for variant, result in results.items():
+        found.setdefault(result.convention, []).append(variant_name(variant))
+    if len(found) == 1:
+        return tuple(found)
+    return tuple(f"{', '.join(variants)}: {convention}" for convention, variants in found.items())
 
 
 def figure_text(metric: MetricResult) -> str:
@@ -143,6 +157,11 @@ def answers_side_by_side(audit: Path, comparison: Comparison) -> pd.DataFrame:
     """Columns question, source and one a variant that was asked; empty where none was. Raises ArtefactError (`side_by_side`)."""
     evaluations = {v: open_artefact(audit, "evaluation", keys["evaluation"]) for v, keys in comparison.provenance.items()}
     return side_by_side({v: found.path(ANSWERS_FILE) for v, found in evaluations.items() if ANSWERS_FILE in found.files})
+
+
+def comparison_of(report: Artefact) -> Comparison:
+    """The comparison that a finished report shows."""
+    return Comparison.from_json(report.read_json(COMPARISON_FILE))
 
 
 def write_report(audit: AuditFolder, inputs: Mapping[str, str], folder: Path) -> None:
@@ -188,7 +207,9 @@ def measured_text(metric: MetricResult) -> str:
     """As `figure_text`; a figure without interval is a count or a ratio of two. `not measured`: its convention says why."""
     if metric.value is None:
         return "not measured"
-    return f"{metric.value:.3g}" if metric.low is None else figure_text(metric)
+    if metric.low is not None:
+        return figure_text(metric)
+    return f"{metric.value:,.0f}" if float(metric.value).is_integer() else f"{metric.value:.3g}"
 
 
 def counts_text(counts: Mapping[str, int]) -> str:
@@ -292,11 +313,17 @@ def limits(
 
 
 def commands(audit: AuditFolder, policy: RemovalConfig, methods: Sequence[str]) -> list[str]:
-    """What makes the same audit again, from its audit.yaml and the frozen decisions; the second where this is not the config's own set."""
+    """What makes the same audit again in an empty workspace, from its audit.yaml and the frozen decisions.
+
+    Where this is not what the config asks for, the decisions are taken over first: its own set may be empty.
+    """
     config = audit.config
-    found = ["biasdiff run audit.yaml --decisions decisions.jsonl"]
-    if set(methods) != set(config.mitigation.methods) or policy != config.removal:
-        options = "".join(f" --method {method}" for method in methods)
-        what = "--ids ids.json" if policy.policy == "filter" else f"--percent {policy.percent:g}"
-        found.append(f"biasdiff mitigate {audit.id} --policy {policy.policy} {what}{options}")
-    return [*found, f"biasdiff verify {audit.id}"]
+    whole, verify = "biasdiff run audit.yaml --decisions decisions.jsonl", f"biasdiff verify {audit.id}"
+    if set(methods) == set(config.mitigation.methods) and policy == config.removal:
+        return [whole, verify]
+    options = "".join(f" --method {method}" for method in methods)
+    what = "--ids ids.json" if policy.policy == "filter" else f"--percent {policy.percent:g}"
+    mitigate = f"biasdiff mitigate {audit.id} --policy {policy.policy} {what}{options}"
+    if config.review.simulate_from_labels:  # `run` decides and mitigates by itself there
+        return [whole, mitigate, verify]
+    return ["biasdiff run audit.yaml", f"biasdiff decide replay {audit.id} decisions.jsonl", mitigate, verify]

@@ -13,7 +13,7 @@ import streamlit as st
 from biasdiff_core.attribution.baselines import minilm_folder
 from biasdiff_core.audit import Audit
 from biasdiff_core.config import METHODS, AuditConfig
-from biasdiff_core.config.mitigation import Method
+from biasdiff_core.config.mitigation import CONTROLS, Method
 from biasdiff_core.cost import Cost, predicted_cost
 from biasdiff_core.errors import MissingDependency
 from biasdiff_core.naming import variant_name
@@ -47,9 +47,9 @@ WHAT: Mapping[Method, str] = {
 GROUPS: tuple[tuple[str, tuple[Method, ...], bool], ...] = (
     ("Repair", ("retrain", "npo"), False),
     ("Other repairs", ("door", "simnpo", "grad_diff", "ascent", "twin", "prompt"), True),
-    ("Controls", ("random", "oracle", "unigram", "length", "minilm"), False),
+    ("Controls", CONTROLS, False),
 )
-REPAIRS = tuple(method for title, methods, _ in GROUPS if title != "Controls" for method in methods)
+REPAIRS = tuple(method for method in METHODS if method not in CONTROLS)
 FIRST_CURVES = 4
 ENDED: Mapping[str, str] = {
     "parity": "stopped at parity of the dev pairs",

@@ -13,6 +13,7 @@ from biasdiff_core.corpus.examples import ProbeSet
 from biasdiff_core.naming import metric_label
 from biasdiff_core.plan import Plan, nearness_stage
 from biasdiff_core.probe_report import STABLE, ProbeQuality
+from biasdiff_core.report import measured_text
 from biasdiff_core.results import MetricResult
 from biasdiff_ui.charts import agreement, show
 from biasdiff_ui.format import DASH, count, metric_help, metric_text
@@ -71,10 +72,8 @@ def _line(metric: MetricResult, flagged: set[str]) -> None:
         st.markdown(f"{UNMEASURED} {metric_label(metric.name)}: not measured", help=plain(metric.convention))
         return
     mark = WEAK if metric.name in flagged else SOUND
-    # A figure without interval is a count, or a ratio of two.
-    shown = f"{metric.value:.3g}" if metric.low is None else metric_text(metric, with_n=False)
     unit = "" if metric.unit in ("", "%") else f" {metric.unit}"
-    st.markdown(f"{mark} {metric_label(metric.name)}: **{plain(shown)}**{unit}", help=plain(metric_help(metric)))
+    st.markdown(f"{mark} {metric_label(metric.name)}: **{plain(measured_text(metric))}**{unit}", help=plain(metric_help(metric)))
 
 
 def bias_types(quality: ProbeQuality) -> None:

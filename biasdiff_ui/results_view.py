@@ -69,7 +69,8 @@ def figures_table(table: MetricTable, alt: str) -> None:
     names = [column.label for column in table.columns]
     frame = pd.DataFrame.from_dict(rows | counts, orient="index", columns=names).rename_axis("variant").reset_index()
     config = {
-        column.label: st.column_config.TextColumn(help=f"{guide_of(column.metric).words()} {column.convention}") for column in table.columns
+        column.label: st.column_config.TextColumn(help=f"{guide_of(column.metric).words()} {' '.join(column.conventions)}")
+        for column in table.columns
     }
     config["variant"] = st.column_config.TextColumn(pinned=True, width=VARIANT_WIDTH)
     st.dataframe(frame, hide_index=True, column_config=config, height="content", alt=alt)

@@ -69,6 +69,11 @@ def test_answers_are_the_same_every_time() -> None:
     assert ask(byte_tokenizer()) == ask(byte_tokenizer())
 
 
+def test_a_hyphen_of_a_choice_is_no_sign() -> None:
+    answer = Answer(prompt="Who?", source="", answer="A-B", choices=("A-B", "C"), log_probs=(-1.2, -2.31), convention="mean")
+    assert answer.text() == "A-B (A-B −1.20, C −2.31)"
+
+
 def test_progress_counts_questions() -> None:
     steps: list[Progress] = []
     ask(byte_tokenizer(), progress=steps.append)

@@ -121,7 +121,9 @@ def test_a_resumable_stage_finds_what_was_done(tmp_path: Path) -> None:
         raise RuntimeError
     with publish(tmp_path, "warmup", SETTINGS, INPUTS, resumable=True) as draft:
         assert (draft.folder / "epoch-01" / "weights").read_text() == "w"
-    assert list(open_artefact(tmp_path, "warmup", KEY).files) == ["epoch-01/weights"]
+    finished = open_artefact(tmp_path, "warmup", KEY)
+    assert list(finished.files) == ["epoch-01/weights"]
+    assert json.loads((finished.folder / MANIFEST).read_text(encoding="utf8"))["resumed"]  # its seconds leave out what was done before
 
 
 def test_a_finished_result_is_never_made_again(tmp_path: Path) -> None:

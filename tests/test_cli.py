@@ -8,6 +8,7 @@ import re
 import shlex
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -16,6 +17,7 @@ from click.testing import CliRunner, Result
 
 from biasdiff_core.audit import Audit
 from biasdiff_core.cli import main
+from biasdiff_core.config import CrowsPairsConfig
 from biasdiff_core.plan import removals
 from biasdiff_core.review.removal import load_removal
 from biasdiff_core.workspace.audits import WORKSPACE_VARIABLE
@@ -82,6 +84,42 @@ def test_mitigate_with_another_policy_makes_a_second_report(audit: Audit) -> Non
     assert "retrain" in json.loads(ok("compare", audit.folder.id, "--json"))["variants"]
 
 
+def test_mitigating_again_tells_of_that_set_not_of_the_newest(audit: Audit) -> None:
+    first = removals(audit.folder)[0].key
+    assert f"Removal set {first}." not in ok(
+        "mitigate", audit.folder.id, "--policy", "top_percent", "--percent", "20", "--method", "random"
+    )
+    again = ok("mitigate", audit.folder.id, "--policy", "confirmed")
+    assert f"Removal set {first}." in again and "what was confirmed as biased" in again
+    found = audit.mitigate(audit.config.mitigation.methods, audit.frozen(first))
+    assert found.variants == ("base", "origin", "retrain", "npo", "random") != audit.compare().variants
+    controls_alone = biasdiff("compare", audit.folder.id, "--fail-if", "stereotype_margin.high > -100")  # the newest report
+    assert controls_alone.exit_code == 2 and "--variant" in controls_alone.output
+
+
+def test_a_frozen_log_is_taken_over_once_and_never_over_other_decisions(audit: Audit) -> None:
+    frozen = removals(audit.folder)[0].path("decisions.jsonl")
+    number = len(audit.log.actions())
+    (audit.folder.workspace / "biasdiff.db").unlink()
+    for _ in range(2):
+        assert f"{number} action" in ok("decide", "replay", audit.folder.id, frozen)
+    ok("run", audit.folder.id, "--decisions", frozen)
+    ok("decide", "one", audit.folder.id, audit.ranking()["id"].iloc[0], "unsure", "--auditor", "ana")
+    for command in (("decide", "replay", audit.folder.id, frozen), ("run", audit.folder.id, "--decisions", frozen)):
+        refused = biasdiff(*command)
+        assert refused.exit_code == 2 and "choose another workspace" in refused.output
+
+
+def test_one_faulty_audit_does_not_hide_the_others(audit: Audit, tmp_path: Path) -> None:
+    pairs = CrowsPairsConfig(path=str(tmp_path / "nowhere.csv"))
+    config = replace(audit.config, name="faulty", evaluation=replace(audit.config.evaluation, crows_pairs=pairs))
+    faulty = Audit.from_config(config, audit.folder.workspace).folder.id
+    rows = {row["audit"]: row for row in json.loads(ok("status", "--json"))}
+    assert rows[audit.folder.id]["finished"] and "nowhere.csv" in rows[faulty]["error"]
+    refused = biasdiff("run", faulty)
+    assert refused.exit_code == 2 and "nowhere.csv" in refused.output
+
+
 def test_any_action_is_undone_by_number_and_the_undo_undone(audit: Audit) -> None:
     first = audit.ranking()["id"].iloc[0]
     ok("decide", "one", audit.folder.id, first, "unsure", "--auditor", "ana")
@@ -137,7 +175,8 @@ def test_compare_fails_a_build_with_its_reason(audit: Audit) -> None:
     assert "retrain" in failed.stderr and "stereotype_margin" in failed.stderr and "-100" in failed.stderr
     assert "FAILED" not in ok("compare", audit.folder.id, "--variant", "retrain", "--fail-if", "stereotype_margin.high < -100")
     shown = biasdiff("compare", audit.folder.id, "--json", "--fail-if", "stereotype_margin.high > -100")
-    assert shown.exit_code == 1 and len(json.loads(shown.stdout)["failed"]) == 3  # retrain, NPO and random
+    assert shown.exit_code == 1 and len(json.loads(shown.stdout)["failed"]) == 2  # retrain and NPO: random removal is a control
+    assert biasdiff("compare", audit.folder.id, "--variant", "random", "--fail-if", "stereotype_margin.high > -100").exit_code == 1
     unknown = biasdiff("compare", audit.folder.id, "--fail-if", "no_such_figure > 1")
     assert unknown.exit_code == 2 and "no_such_figure" in unknown.stderr
 

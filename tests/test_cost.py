@@ -90,6 +90,15 @@ def test_the_rates_are_those_of_the_latest_finished_stage(config: AuditConfig, t
     assert not found.measured  # the gradients are not
 
 
+def test_a_stage_that_was_resumed_times_nothing(config: AuditConfig, tmp_path: Path) -> None:
+    """Its seconds are those of its last process alone."""
+    finish_warmup(tmp_path, config, "2026-01-01T00:00:00.000+00:00", 700.0)
+    (manifest,) = tmp_path.glob(f"audits/*/warmup/*/{MANIFEST}")
+    timed = predicted_cost(tmp_path, config, 100, 20)
+    manifest.write_text(json.dumps({**json.loads(manifest.read_text(encoding="utf8")), "resumed": True}), encoding="utf8")
+    assert predicted_cost(tmp_path, config, 100, 20) == predicted_cost(tmp_path / "empty", config, 100, 20) != timed
+
+
 @pytest.mark.parametrize("differs", ["processor", "gpu", "dtype", "model"])
 def test_other_machines_and_models_time_nothing(config: AuditConfig, tmp_path: Path, differs: str) -> None:
     model = {"dtype": replace(config.model, dtype="bfloat16"), "model": replace(config.model, name="org/another")}.get(

@@ -61,6 +61,24 @@ def test_what_is_no_condition_is_refused_with_an_example(text: str) -> None:
         parse_condition(text)
 
 
+def test_an_end_that_several_metrics_have_is_refused_with_them() -> None:
+    made = comparison()
+    for variant, figures in made.metrics.items():
+        for name in ("stereoset.icat.gender", "crows_pairs.sum.stereotype_score.gender", "seat.gender.effect", "seat.race.effect"):
+            figures[name] = figure(name, 0.1 if variant == "base" else 0.9)
+    for text in ("gender.value > base.value", "effect.value > base.value"):
+        with pytest.raises(ConfigError, match=r"may be .*, .*\. Write more"):
+            reasons_to_fail(made, [parse_condition(text)], ["retrain"])
+    assert len(reasons_to_fail(made, [parse_condition("seat.race.effect.value > base.value")], ["retrain"])) == 1
+
+
+def test_a_whole_name_is_meant_before_an_end() -> None:
+    made = comparison()
+    made.metrics["retrain"]["lm_eval.wikitext.perplexity"] = figure("lm_eval.wikitext.perplexity", 90.0)
+    (reason,) = reasons_to_fail(made, [parse_condition("perplexity.value > 1")], ["retrain"])
+    assert "perplexity value is 20.0000" in reason
+
+
 def test_unknown_metrics_and_variants_are_named_with_those_there_are() -> None:
     with pytest.raises(ConfigError, match=r"no metric 'nothing'.*perplexity"):
         reasons_to_fail(comparison(), [parse_condition("nothing.high > 1")], ["retrain"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -11,8 +12,9 @@ import pytest
 
 from biasdiff_core.audit import Audit
 from biasdiff_core.comparison import headline
-from biasdiff_core.config import RemovalConfig
-from biasdiff_core.evidence import outside, stands_on
+from biasdiff_core.config import RemovalConfig, ReviewConfig, UnlearnConfig
+from biasdiff_core.evidence import outside, settings_in_words, stands_on
+from biasdiff_core.plan import removals
 from biasdiff_core.report import (
     HTML_FILE,
     MARKDOWN_FILE,
@@ -27,8 +29,10 @@ from biasdiff_core.report import (
     write_report,
 )
 from biasdiff_core.results import Comparison, MetricResult, PairedTest
+from biasdiff_core.review.removal import load_removal
 from biasdiff_core.review.stop_rule import choose
 from biasdiff_core.review.suggest import StopRule
+from biasdiff_core.workspace.audits import create_audit
 from tests.tiny_audit import QUESTIONS
 
 
@@ -291,9 +295,38 @@ def test_the_commands_make_this_removal_set_again(finished_audit: Audit) -> None
     assert commands(folder, top, ["retrain"]) == [replay, mitigate, verify]
 
 
+def test_where_people_decided_the_commands_take_their_decisions_over_before_another_set(finished_audit: Audit, tmp_path: Path) -> None:
+    """`run --decisions` would stop at the config's own set, which may be empty."""
+    folder = create_audit(tmp_path, replace(finished_audit.config, review=ReviewConfig(simulate_from_labels=False)))
+    assert (
+        commands(folder, folder.config.removal, folder.config.mitigation.methods)[0]
+        == "biasdiff run audit.yaml --decisions decisions.jsonl"
+    )
+    run, replay, mitigate, _ = commands(folder, RemovalConfig(policy="top_percent", percent=35), ["retrain"])
+    assert (run, replay) == ("biasdiff run audit.yaml", f"biasdiff decide replay {folder.id} decisions.jsonl")
+    assert "--policy top_percent --percent 35" in mitigate
+
+
+def test_a_convention_that_variants_do_not_share_names_them() -> None:
+    made = comparison(SHARE)
+    made.metrics["npo"]["crows_pairs.sum.stereotype_margin"] = replace(SHARE, name="crows_pairs.sum.stereotype_margin", convention="told")
+    (section,) = (s for s in sections(made) if s.title == "CrowS-Pairs (sum)")
+    found = {convention: [column.label for column in columns] for convention, columns in section.conventions().items()}
+    assert found["base, origin: how crows_pairs.sum.stereotype_margin is made"] == found["NPO: told"] == ["mean stereotype margin"]
+    assert found["how crows_pairs.sum.stereotype_score is made"] == ["stereotype score"]
+
+
+def test_weights_found_at_every_step_are_not_told_as_settings(finished_audit: Audit) -> None:
+    config, removal = finished_audit.config, load_removal(removals(finished_audit.folder)[0])
+    pareto = replace(config, mitigation=replace(config.mitigation, npo=UnlearnConfig(combine="pareto")))
+    fixed, anew = (settings_in_words(c, ["npo"], removal)["Method: NPO"] for c in (config, pareto))
+    assert "retain 1" in fixed and "retain 1" not in anew and "anew at every step" in anew
+
+
 def test_words_for_figures_and_counts() -> None:
     assert measured_text(figure("a", None)) == "not measured"
     assert measured_text(figure("a", 9.0)) == "9"
+    assert (measured_text(figure("a", 1508.0)), measured_text(figure("a", 1.23456))) == ("1,508", "1.23")
     assert measured_text(figure("a", 54.417, 51.69, 57.12, "%")) == "54.4 % [51.7, 57.1]"
     assert counts_text({str(n): 1000 for n in range(14)}).endswith("1,000 × 11 and 2 more")
     assert counts_text({}) == ""

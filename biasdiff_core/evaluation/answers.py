@@ -48,8 +48,9 @@ class Answer:
 
     def text(self) -> str:
         """`C (A −1.20, B −2.31, C −0.48)`, or the free text."""
-        values = ", ".join(f"{choice} {value:.2f}" for choice, value in zip(self.choices, self.log_probs, strict=True))
-        return f"{self.answer} ({values.replace('-', '−')})" if values else self.answer
+        signed = [f"{value:.2f}".replace("-", "−") for value in self.log_probs]
+        values = ", ".join(f"{choice} {value}" for choice, value in zip(self.choices, signed, strict=True))
+        return f"{self.answer} ({values})" if values else self.answer
 
 
 def questions_path(config: AnswersConfig) -> Path:

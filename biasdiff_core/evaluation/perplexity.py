@@ -247,7 +247,8 @@ def _result(losses: TextLosses, window: int, instruction: str, *, bootstrap: int
         value=math.exp(mean.value),
         low=math.exp(mean.low),
         high=math.exp(mean.high),
-        n=len(losses.nll),
+        n=int((losses.tokens > 0).sum()),
+        not_scored=int((losses.tokens == 0).sum()),
         convention=(
             f"exp(total NLL / total tokens) over {int(losses.tokens.sum())} tokens, the first token of each text given; windows of at most "
             f"{window} tokens{told}; bootstrap 95 % interval over texts, {bootstrap} draws"

@@ -287,7 +287,8 @@ class DecisionLog:
         with self._db.write(self.audit_id) as connection:
             number, _ = chain.head(connection, self.audit_id)
             if number:
-                raise ReviewError(f"{self.audit_id} has {number} action(s) already.", "A log can be taken over by an empty one only.")
+                mend = "Only an empty log can take over another: choose another workspace."
+                raise ReviewError(f"{self.audit_id} has {number} action(s) already.", mend)
             if links:
                 chain.insert(connection, self.audit_id, links)
 

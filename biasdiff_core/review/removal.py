@@ -11,7 +11,7 @@ from typing import Any
 from biasdiff_core.attribution.ranking import selected_count
 from biasdiff_core.config.mitigation import Policy, RemovalConfig
 from biasdiff_core.errors import ArtefactError, ReviewError, one_line
-from biasdiff_core.review.decisions import Decision, DecisionLog, Selection
+from biasdiff_core.review.decisions import Decision, DecisionLog, Selection, regarded_head
 from biasdiff_core.review.history import origin_words
 from biasdiff_core.workspace.artefacts import (
     Artefact,
@@ -186,11 +186,13 @@ def load_removal(artefact: Artefact) -> RemovalSet:
 def replay(log: DecisionLog, decisions_jsonl: Path) -> int:
     """Take a frozen action log over into an empty one, ids and hashes unchanged; the number of actions.
 
-    Raises ArtefactError when the file is no action log, ReviewError when it does not verify or `log` is not empty.
+    Where `log` ends with the same decision, but for freezing, nothing is left to do: the one who was killed after it goes on.
+    Raises ArtefactError when the file is no action log, ReviewError when it does not verify or `log` holds other actions.
     """
     try:
         links = [json.loads(line) for line in decisions_jsonl.read_text(encoding="utf8").split("\n") if line]
-        log.adopt(links)
+        if not links or links[-1]["hash"] != regarded_head(log.actions()):
+            log.adopt(links)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ArtefactError(f"{decisions_jsonl} is no action log: {error!r}.", "Run `biasdiff verify` on the audit.") from error
     return len(links)

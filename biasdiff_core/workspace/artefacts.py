@@ -170,6 +170,7 @@ def publish(audit: Path, stage: str, config: Any, inputs: Mapping[str, str], *, 
     with _locked(audit / stage / f".{key}.lock", f"{stage} {key}"):
         if is_complete(audit, stage, key):
             raise JobError(f"{stage} {key} is finished already, by another process.", "Nothing is left to do: open it.")
+        resumed = partial.exists() and resumable
         if partial.exists() and not resumable:
             shutil.rmtree(partial)
         partial.mkdir(exist_ok=True)
@@ -188,6 +189,7 @@ def publish(audit: Path, stage: str, config: Any, inputs: Mapping[str, str], *, 
             "facts": draft.facts,
             "created": datetime.now(UTC).isoformat(timespec="milliseconds"),
             "seconds": round(time.monotonic() - started, 3),
+            "resumed": resumed,  # the seconds are then of the last process alone
         }
         write_atomic(partial / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False))
         os.replace(partial, target)
