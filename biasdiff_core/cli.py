@@ -29,7 +29,7 @@ from biasdiff_core.config.presets import PRESETS, demo
 from biasdiff_core.corpus.export import safe_cell
 from biasdiff_core.errors import BiasDiffError
 from biasdiff_core.plan import removals
-from biasdiff_core.review.history import history
+from biasdiff_core.review.history import history, undone_words
 from biasdiff_core.review.removal import Selected
 from biasdiff_core.workspace.artefacts import manifests
 from biasdiff_core.workspace.audits import WORKSPACE_VARIABLE, AuditFolder, default_workspace, list_audits
@@ -256,7 +256,7 @@ def decide_undo(audit: str, action: int | None, auditor: str) -> None:
     """Take back the ACTION of this number (default: the auditor's own last one); undoing an undo restores."""
     log = Audit.open(audit).log
     undo = log.undo(auditor, None if action is None else log.action(action).action_id)
-    click.echo(f"action {undo.number} recorded: {history(log)[0].what}")
+    click.echo(f"action {undo.number} recorded: {undone_words(log, undo)[0]}")
 
 
 @decide.command("export")

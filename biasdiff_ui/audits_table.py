@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -36,23 +37,25 @@ COLUMNS = {
 
 
 def audits_table(workspace: Path, current: str) -> None:
-    """All audits, newest first; a selected row becomes the current audit."""
+    """All audits, newest first; a row that is clicked becomes the current audit, until another one is chosen anywhere."""
     folders = list_audits(workspace)
+
+    def choose() -> None:
+        rows = st.session_state[SELECTION]["selection"]["rows"]
+        if rows:
+            choose_audit(folders[rows[0]].id)
+
     table = pd.DataFrame([_row(folder, folder.id == current) for folder in folders]).fillna(DASH)
-    event = st.dataframe(
+    st.dataframe(
         table,
         hide_index=True,
         key=SELECTION,
-        on_select="rerun",
+        on_select=choose,  # not by the selection of every run: that stays while others are chosen and rows move
         selection_mode="single-row",
         column_config=COLUMNS,
         row_height=WRAPPED,
         alt="All audits of the workspace",
     )
-    rows = event["selection"]["rows"]
-    if rows and folders[rows[0]].id != current:
-        choose_audit(folders[rows[0]].id)
-        st.rerun()
 
 
 def _row(folder: AuditFolder, current: bool) -> dict[str, Any]:
@@ -69,7 +72,11 @@ def _row(folder: AuditFolder, current: bool) -> dict[str, Any]:
 
 
 def _last_change(folder: AuditFolder) -> str:
-    changed = max(path.stat().st_mtime for path in [folder.path, *folder.path.glob("*/*")])
+    """In local time. A temporary file may be gone by the time it is looked at."""
+    changed = folder.path.stat().st_mtime
+    for path in folder.path.glob("*/*"):
+        with suppress(FileNotFoundError):
+            changed = max(changed, path.stat().st_mtime)
     return datetime.fromtimestamp(changed).astimezone().strftime("%Y-%m-%d %H:%M")
 
 

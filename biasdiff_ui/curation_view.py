@@ -84,7 +84,7 @@ def _curating(found: Curation) -> None:
         _nothing_left(len(waiting), state)
     else:
         _draw(shown, found.source.origins[shown.source.id])
-    show_outcome()  # here, where the eyes are: a refused edit is mended in the form below
+    show_outcome(found.log.audit_id)  # here, where the eyes are: a refused edit is mended in the form below
     if editing:
         _edit_form(found, editing.pair)
     else:
@@ -158,14 +158,14 @@ def marked(text: str, other: str) -> str:
 def _verdicts(found: Curation, shown: CuratedPair) -> None:
     """Buttons bound to the pair that is shown, whatever is shown by the time one is pressed."""
     pair = shown.pair
-    _key_button("Accept", ACCEPT, _decide, found.accept, pair, disabled=shown.kept)
-    _key_button("Edit …", EDIT, _start_edit, pair.id)
-    _key_button("Reject", REJECT, _decide, found.reject, pair, disabled=shown.state == "rejected")
-    _key_button("Skip", SKIP, _skip, pair.id)
+    _key_button("Accept", ACCEPT, pair.id, _decide, found.accept, pair, disabled=shown.kept)
+    _key_button("Edit …", EDIT, pair.id, _start_edit, pair.id)
+    _key_button("Reject", REJECT, pair.id, _decide, found.reject, pair, disabled=shown.state == "rejected")
+    _key_button("Skip", SKIP, pair.id, _skip, pair.id)
 
 
-def _key_button(label: str, key: str, act: Callable[..., None], *arguments: object, disabled: bool = False) -> None:
-    st.button(label, key=f"curate_{key}", shortcut=key, on_click=act, args=arguments, disabled=disabled)
+def _key_button(label: str, key: str, of: str, act: Callable[..., None], *arguments: object, disabled: bool = False) -> None:
+    st.button(label, key=f"curate_{key}-{of}", shortcut=key, on_click=act, args=arguments, disabled=disabled)
 
 
 def _decide(decide: Callable[[Probe, str], object], pair: Probe) -> None:
@@ -220,7 +220,7 @@ def _save(found: Curation, pair: Probe) -> None:
 def _undo_button(found: Curation) -> None:
     """Take back this auditor's last decision; its pair is shown next."""
     last = last_of(found.log.actions(), auditor())
-    _key_button(f"Undo action {last.number}" if last else "Nothing to undo", UNDO, _undo, found, disabled=last is None)
+    _key_button(f"Undo action {last.number}" if last else "Nothing to undo", UNDO, "last", _undo, found, disabled=last is None)
 
 
 def _undo(found: Curation) -> None:

@@ -14,7 +14,7 @@ from streamlit.runtime.uploaded_file_manager import UploadedFile
 
 from biasdiff_core.config import ProbeConfig
 from biasdiff_core.corpus.sources import DEMO, READERS, open_source
-from biasdiff_core.workspace.artefacts import write_atomic
+from biasdiff_core.workspace.artefacts import digest_json, write_atomic
 from biasdiff_core.workspace.audits import default_workspace
 
 PREVIEW_ROWS = 20
@@ -56,12 +56,12 @@ def store_upload(folder: Path, file: UploadedFile) -> Path:
 
 
 def stamp(path: str) -> str:
-    """Size and time of a file, so that what was read of it is read again once it has changed; empty for anything else."""
+    """Size and time of a file or of the files of a folder (also of `folder#split`), so that what was read is read again once it has
+    changed; empty for anything else."""
     local = Path(path).expanduser()
-    if not local.is_file():
-        return ""
-    found = local.stat()
-    return f"{found.st_size}:{found.st_mtime_ns}"
+    folder = local if local.is_dir() else Path(path.partition("#")[0]).expanduser()
+    files = [local] if local.is_file() else sorted(file for file in folder.rglob("*") if file.is_file()) if folder.is_dir() else []
+    return ";".join(f"{file.name}:{found.st_size}:{found.st_mtime_ns}" for file in files if (found := file.stat()))
 
 
 @st.cache_data(max_entries=16, show_spinner="Reading the columns")
@@ -78,11 +78,12 @@ def columns_of(path: str, demo: str) -> tuple[tuple[str, ...], pd.DataFrame]:
 
 
 def choose_column(label: str, columns: Sequence[str], key: str, likely: Sequence[str], *, optional: bool = False) -> str | None:
-    """A select box of the file's columns; the first of the `likely` names that is there is chosen already."""
+    """A select box of the file's columns; the first of the `likely` names that is there is chosen already, anew for other columns."""
     options = [*columns] if not optional else [NOT_A_COLUMN, *columns]
     folded = {option.casefold(): number for number, option in reversed(list(enumerate(options)))}
     index = next((folded[name] for name in likely if name in folded), 0)
-    chosen = st.selectbox(label, range(len(options)), index=index, format_func=options.__getitem__, key=key)
+    of_these = f"{key}-{digest_json(list(columns))[:8]}"
+    chosen = st.selectbox(label, range(len(options)), index=index, format_func=options.__getitem__, key=of_these)
     return None if optional and chosen == 0 else options[chosen]
 
 

@@ -14,7 +14,7 @@ import streamlit as st
 from biasdiff_core.audit import Audit
 from biasdiff_core.errors import BiasDiffError
 from biasdiff_core.review.decisions import Action, Decision, DecisionLog, last_of
-from biasdiff_core.review.history import Entry, history
+from biasdiff_core.review.history import Entry, history, undone_words
 from biasdiff_core.workspace.database import database
 from biasdiff_ui.auditors import seen
 from biasdiff_ui.examples import Examples
@@ -61,11 +61,15 @@ def _column(examples: Examples, decisions: Mapping[str, Decision], field: str, v
 
 @dataclass(frozen=True, kw_only=True)
 class Notice:
-    """What a callback has recorded in a log, said in words; it stays until it is dismissed, undone or followed by another."""
+    """What a callback has recorded in a log, said in words; it stays until it is dismissed, undone or followed by another.
+
+    `undone`: what is recorded took something back, so that the next undo restores it.
+    """
 
     words: str
     log: DecisionLog
     action: Action
+    undone: bool = False
 
 
 def attempt(act: Callable[[], str | Notice]) -> None:
@@ -76,13 +80,14 @@ def attempt(act: Callable[[], str | Notice]) -> None:
         st.session_state[PROBLEM] = error
 
 
-def show_outcome() -> None:
-    """Show what the last callback did."""
+def show_outcome(log_id: str) -> None:
+    """Show what the last callback did. `log_id`: of the log on the page; a notice stands beside its own alone."""
     if problem := st.session_state.pop(PROBLEM, None):
         show_error(problem)
     notice = st.session_state.get(NOTICE)
     if isinstance(notice, Notice):
-        _notice_bar(notice)
+        if notice.log.audit_id == log_id:
+            _notice_bar(notice)
     elif notice := st.session_state.pop(NOTICE, None):
         st.toast(notice)
 
@@ -91,7 +96,7 @@ def _notice_bar(notice: Notice) -> None:
     """The words with their undo, bound to the action. Not a toast: that holds no button."""
     with st.container(key="notice", horizontal=True, vertical_alignment="center", border=True, width="content"):
         st.markdown(plain(notice.words), width="content")
-        label = "Restore" if notice.action.kind == "undo" else "Undo"
+        label = "Restore" if notice.undone else "Undo"
         st.button(label, key="notice-undo", type="primary", on_click=_undo, args=(notice.log, notice.action))
         st.button("Dismiss", key="notice-close", on_click=st.session_state.pop, args=(NOTICE, None))
 
@@ -120,7 +125,7 @@ def verdict_buttons(log: DecisionLog, id_: str, selection: Mapping[str, Any], re
         for verdict in VERDICTS:
             st.button(
                 WORDS[verdict].capitalize(),
-                key=f"one-{verdict}",
+                key=f"one-{verdict}-{id_}",
                 help=HELP[verdict],
                 on_click=record_one,
                 args=(log, id_, verdict, reason, selection),
@@ -215,7 +220,8 @@ def _undo(log: DecisionLog, action: Action) -> None:
 
     def act() -> Notice:
         undo = log.undo(auditor(), action.action_id)
-        return Notice(words=f"{history(log)[0].what.capitalize()}.", log=log, action=undo)
+        words, undone = undone_words(log, undo)
+        return Notice(words=f"{words.capitalize()}.", log=log, action=undo, undone=undone)
 
     attempt(act)
 

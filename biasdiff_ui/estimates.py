@@ -53,7 +53,8 @@ def draw_estimates(examples: Examples, log: DecisionLog, queue: Queue) -> None:
         st.markdown(f"Biased: **{int(review.biased.sum()):,} found**, **{metric_text(left, with_n=False)} left**", help=metric_help(left))
         st.markdown(f"Share found: **{metric_text(share, with_n=False)}**", help=metric_help(share))
         number = st.number_input("Review so many more", 1, None, NEXT, 10, key="next", width=170)
-        upcoming = [examples.place[id_] for id_ in queue.ids[queue.place : queue.place + number]]
+        places = [examples.place[id_] for id_ in queue.ids[queue.place : queue.place + number]]
+        upcoming = [place for place in places if review.open[place]]  # in a second review, for one, all are inspected
         if upcoming:
             more = expected_found(review, upcoming)
             st.markdown(f"Review {len(upcoming)} more → about **{metric_text(more, with_n=False)}** more found", help=metric_help(more))

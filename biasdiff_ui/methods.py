@@ -77,7 +77,7 @@ def _card(audit: Audit, method: Method, seconds: float) -> bool:
     obstacle = obstacle_to(audit, method)
     with st.container(border=True, gap="xsmall"):
         wanted = method in audit.config.mitigation.methods and not obstacle
-        ticked = st.checkbox(TITLES[method], value=wanted, key=f"mitigate_{method}", disabled=bool(obstacle))
+        ticked = st.checkbox(TITLES[method], value=wanted, key=f"mitigate_{method}-{audit.folder.id}", disabled=bool(obstacle))
         instruction = f" It is: {audit.config.mitigation.prompt.text.strip()}" if method == "prompt" else ""
         cost = obstacle or f"About {duration(seconds)} with its evaluation."
         st.caption(plain(f"{WHAT[method]}{instruction} {cost}"))

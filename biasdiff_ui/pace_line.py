@@ -12,7 +12,6 @@ from biasdiff_ui.format import count, duration
 from biasdiff_ui.state import auditor
 
 PREFERENCE = "review-goal"
-FIELD = "goal"
 MINUTES = int(WINDOW.total_seconds() / 60)
 HELP = (
     "Your decisions on examples seen one by one, by their times in the log: a session ends with a pause of more than "
@@ -33,8 +32,13 @@ def pace_line(db: Database, log: DecisionLog) -> None:
     """The sentence, and beside it the field that sets the goal."""
     goal = preference(db, auditor(), PREFERENCE)
     st.markdown(pace_words(pace_of(log, auditor()), goal or 0), help=HELP)
-    st.number_input("Goal", 1, None, goal, 10, key=FIELD, placeholder="none", width=150, on_change=_keep, args=(db,))
+    st.number_input("Goal", 1, None, goal, 10, key=_field(), placeholder="none", width=150, on_change=_keep, args=(db,))
+
+
+def _field() -> str:
+    """Key of the field: each auditor's own, whose goal it shows."""
+    return f"goal-{auditor()}"
 
 
 def _keep(db: Database) -> None:
-    prefer(db, auditor(), PREFERENCE, st.session_state[FIELD])
+    prefer(db, auditor(), PREFERENCE, st.session_state[_field()])

@@ -39,11 +39,13 @@ def choose_policy(audit: Audit) -> Choice:
     """The policy, for the top of the ranking its percentage, and what Explore selected where it selects anything."""
     default, selected = audit.config.removal, selected_on_explore(audit.folder.id)
     options = [CONFIRMED, TOP, *([SELECTED] if selected else [])]
-    chosen = st.radio("What is removed?", options, index=int(default.policy == "top_percent"), key="mitigate_policy")
+    chosen = st.radio("What is removed?", options, index=int(default.policy == "top_percent"), key=f"mitigate_policy-{audit.folder.id}")
     if chosen == CONFIRMED:
         return Choice(policy=RemovalConfig(policy="confirmed", percent=default.percent))
     if chosen == TOP:
-        percent = st.slider("Top percent of the ranking", 1.0, 100.0, float(default.percent), 0.5, key="mitigate_percent")
+        percent = st.slider(
+            "Top percent of the ranking", 1.0, 100.0, float(default.percent), 0.5, key=f"mitigate_percent-{audit.folder.id}"
+        )
         return Choice(policy=RemovalConfig(policy="top_percent", percent=percent))
     if selected:
         st.caption(plain(f"{count(len(selected.ids), 'example')}, as Explore showed them last: {origin_words(selected.selection)}."))

@@ -265,8 +265,8 @@ class Card {
   }
 
   back() {
+    if (this.waits || !this.trail.length) return; // nothing is shown that a verdict could be taken back to
     const last = this.trail.pop();
-    if (!last) return;
     this.place = last.place;
     this.log(last.kind === "skip" ? "back" : "undo", this.card, "");
     this.draw();

@@ -130,12 +130,12 @@ def native_buttons(desk: Desk, queue: Queue) -> None:
         for verdict in VERDICTS:
             st.button(
                 WORDS[verdict].capitalize(),
-                key=f"native-{verdict}",
+                key=f"native-{verdict}-{id_}",
                 help=HELP[verdict],
                 on_click=judge,
                 args=(desk.log, queue, id_, verdict),
             )
-        st.button("Skip", key="native-skip", on_click=_move_on, args=(queue, id_))
+        st.button("Skip", key=f"native-skip-{id_}", on_click=_move_on, args=(queue, id_))
         similar_button(desk.audit, desk.log, queue, id_, desk.no_similar)
 
 

@@ -151,18 +151,13 @@ def record_steps(log: DecisionLog, steps: Sequence[Step], auditor: str, card: st
 
 
 def _take_back(log: DecisionLog, step: TakeBack, auditor: str, card: str) -> None:
-    """Undo one verdict of this card; what was recorded in the same action is recorded anew first, so that nothing else is lost.
+    """Take back one verdict of this card; what was recorded in the same action stays.
 
     Nothing happens when there is no such verdict, so that an undo that is sent twice counts once.
     """
-    own = own_decisions(log, auditor)
-    decision = own.get(step.example)
-    if decision is None or not _of_card(decision, card):
-        return
-    rest = [d for d in own.values() if d.action_id == decision.action_id and d.example_id != step.example]
-    if rest:
-        log.decide_each([(d.example_id, d.verdict, d.reason) for d in rest], auditor, decision.selection)
-    log.undo(auditor, decision.action_id, {"card": card, "last": step.last})
+    decision = own_decisions(log, auditor).get(step.example)
+    if decision is not None and _of_card(decision, card):
+        log.withdraw(auditor, decision, {"card": card, "last": step.last})
 
 
 def _of_card(decision: Decision, card: str) -> bool:

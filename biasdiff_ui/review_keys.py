@@ -15,6 +15,7 @@ from biasdiff_ui.state import auditor
 from biasdiff_ui.verdicts import KEYS, REASONS, VERDICTS, WORDS
 
 PREFERENCE = "review-keys"
+SWITCH = "on"
 USUAL: Mapping[str, str] = {
     **KEYS,
     "skip": "s",
@@ -78,17 +79,22 @@ def keys_panel(db: Database, keys: Keys) -> None:
         )
         with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
             for act, words in DOES.items():
-                st.text_input(words.capitalize(), keys.of[act], max_chars=1, key=f"key-{act}", width=150)
+                st.text_input(words.capitalize(), keys.of[act], max_chars=1, key=_field(act), width=150)
         with st.container(horizontal=True, vertical_alignment="center"):
-            st.toggle("Keys act", keys.on, key="keys-on")
+            st.toggle("Keys act", keys.on, key=_field(SWITCH))
             st.button("Keep these keys", key="keys-keep", on_click=_keep, args=(db,))
             st.button("Back to the usual keys", key="keys-usual", on_click=_usual, args=(db,))
 
 
+def _field(of: str) -> str:
+    """Key of the field of an act, or of the switch: each auditor's own, whose keys it shows."""
+    return f"key-{of}-{auditor()}"
+
+
 def _keep(db: Database) -> None:
     def act() -> str:
-        chosen = checked({name: str(st.session_state[f"key-{name}"]) for name in DOES})
-        prefer(db, auditor(), PREFERENCE, asdict(Keys(on=st.session_state["keys-on"], of=chosen)))
+        chosen = checked({name: str(st.session_state[_field(name)]) for name in DOES})
+        prefer(db, auditor(), PREFERENCE, asdict(Keys(on=st.session_state[_field(SWITCH)], of=chosen)))
         return "The keys are kept."
 
     attempt(act)
@@ -96,4 +102,4 @@ def _keep(db: Database) -> None:
 
 def _usual(db: Database) -> None:
     prefer(db, auditor(), PREFERENCE, asdict(Keys()))
-    st.session_state.update({f"key-{act}": key for act, key in USUAL.items()}, **{"keys-on": True})
+    st.session_state.update({_field(act): key for act, key in USUAL.items()} | {_field(SWITCH): True})

@@ -35,7 +35,7 @@ from biasdiff_ui.score_distribution import draw_distribution
 from biasdiff_ui.search_view import sentence_search
 from biasdiff_ui.selection import selection_bar
 from biasdiff_ui.skeleton import skeleton
-from biasdiff_ui.state import current_audit
+from biasdiff_ui.state import begin_anew, current_audit
 from biasdiff_ui.timeline import opening
 from biasdiff_ui.verdicts import WORDS
 from biasdiff_ui.why import draw_evidence, evidence
@@ -56,10 +56,11 @@ news_line(log, len(actions))
 table = examples.table
 in_view = seen(log, examples)
 verdicts, auditors = verdict_column(examples, in_view), auditor_column(examples, in_view)
-show_outcome()
+show_outcome(audit.folder.id)
 
 where, figures, slider, views, bar, search, below = (st.container() for _ in range(7))
 with slider:
+    begin_anew("percent", audit.folder.id, audit.config.removal.percent)
     percent = st.slider(
         "Selection: top % of the ranking",
         0.5,

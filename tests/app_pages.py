@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +29,15 @@ def open_page(audit: Audit, page: str, auditor: str = "Ana", link: Mapping[str, 
     return app
 
 
+def keyed(widgets: Sequence[Any], key: str) -> Any:
+    """The widget with this key, or whose key begins so: behind it stands which audit, example, auditor or file it is of."""
+    found = [widget for widget in widgets if widget.key == key] or [w for w in widgets if str(w.key).startswith(f"{key}-")]
+    assert len(found) == 1, (key, [widget.key for widget in widgets])
+    return found[0]
+
+
 def press(app: AppTest, key: str) -> AppTest:
-    """The page after the button with this key was pressed."""
-    app.button(key=key).click().run()
+    """The page after the button with this key was pressed (see `keyed`)."""
+    keyed(app.button, key).click().run()
     assert not app.exception
     return app

@@ -17,6 +17,7 @@ from biasdiff_core.config import METHODS
 from biasdiff_core.config.evaluation import AnswersConfig
 from biasdiff_core.workspace.audits import AuditFolder, list_audits
 from biasdiff_ui.state import STATE
+from tests.app_pages import keyed
 from tests.tiny_audit import QUESTIONS, write_corpus, write_held_out, write_pairs, write_probes, write_questions
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -97,7 +98,7 @@ def test_mitigating_needs_a_name(finished_workspace: Path) -> None:
     named = open_page("mitigate", **{STATE.auditor: "ana"})
     assert not named.button("freeze_and_run").disabled
     for method in ("retrain", "npo", "random"):
-        named.checkbox(f"mitigate_{method}").uncheck()
+        keyed(named.checkbox, f"mitigate_{method}").uncheck()
     assert named.run().button("freeze_and_run").disabled
 
 
@@ -105,8 +106,8 @@ def test_mitigate_counts_what_the_policy_removes(finished_workspace: Path) -> No
     app = open_page("mitigate")
     confirmed = sum(decision.verdict == "biased" for decision in Audit(list_audits(finished_workspace)[0]).log.current().values())
     assert f"{confirmed} examples of 40 would be removed" in shown(app)
-    app.radio("mitigate_policy").set_value(app.radio("mitigate_policy").options[1]).run()
-    app.slider("mitigate_percent").set_value(100.0).run()
+    keyed(app.radio, "mitigate_policy").set_value(keyed(app.radio, "mitigate_policy").options[1]).run()
+    keyed(app.slider, "mitigate_percent").set_value(100.0).run()
     # 24 of 40 were decided (60 %), all but the confirmed ones as not biased; the other 16 are undecided.
     assert f"{confirmed + 16} examples of 40 would be removed" in shown(app)
     assert f"{24 - confirmed} spared as false positives" in shown(app)
@@ -152,12 +153,12 @@ def test_compare_shows_pairs_answers_and_the_predicted_effect(finished_workspace
 
 def test_methods_stand_in_groups_with_their_costs(finished_workspace: Path) -> None:
     app = open_page("mitigate", **{STATE.auditor: "ana"})
-    keys = {box.key for box in app.checkbox}
-    assert keys == {f"mitigate_{method}" for method in METHODS}
+    assert len(app.checkbox) == len(METHODS)
+    assert all(keyed(app.checkbox, f"mitigate_{method}") for method in METHODS)
     assert "Other repairs" in [expander.label for expander in app.expander]
     assert shown(app).count("with its evaluation") >= 12  # MiniLM may not be installed
     assert "Retraining, NPO, random removal: about" in shown(app)
-    app.checkbox("mitigate_door").check().run()
+    keyed(app.checkbox, "mitigate_door").check().run()
     assert "Retraining, NPO, DOOR, random removal: about" in shown(app)
 
 

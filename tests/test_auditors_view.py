@@ -124,6 +124,7 @@ def test_a_second_review_shows_no_verdict(audit: Audit, ids: list[str]) -> None:
     audit.log.decide(ids[4], "biased", "Bo", "the reason of Bo")
     app = open_page(audit, "review", queue="second review", native=True)
     assert queue_of(app) == (ids[4],)
+    assert "more found" not in said(app)  # it is inspected: nothing that is not found yet
     everything = said(app) + "\n".join(element.value for element in app.text)
     assert "the reason of Bo" not in everything
     press(app, "native-unsure")

@@ -15,6 +15,7 @@ from biasdiff_core.plan import removals
 from biasdiff_core.review.removal import load_removal
 from biasdiff_core.workspace.audits import AuditFolder, list_audits
 from biasdiff_ui.group_coverage import coverage_table
+from tests.app_pages import keyed
 from tests.test_app import open_page, shown
 from tests.test_mixes import DEMO_DIGEST, planted
 
@@ -38,7 +39,10 @@ def test_a_built_corpus_becomes_that_of_a_new_audit(workspace: Path) -> None:
     app.button("recipe_use").click().run()
     assert not app.exception and not app.error
     assert app.text_input("new_corpus_path").value == str(path)
-    assert (app.selectbox("new_corpus_first").value, app.selectbox("new_corpus_label").value) == (0, 2)  # text; after `none`, label
+    assert (keyed(app.selectbox, "new_corpus_first").value, keyed(app.selectbox, "new_corpus_label").value) == (
+        0,
+        2,
+    )  # text; after `none`, label
     assert "600 examples of 600 rows can be used" in shown(app) and "Known labels: 420 × 0, 180 × 1" in shown(app)
 
 

@@ -705,6 +705,20 @@ def test_what_no_card_sends_is_refused(events: Any) -> None:
     assert read_log({**WHOSE, "events": [SENT]}).events == (event(1, "biased", "a"),)
 
 
+def test_taking_one_back_leaves_what_others_decided_since(log: DecisionLog) -> None:
+    events = [event(1, "biased", "a"), event(2, "biased", "b"), event(3, "biased", "c")]
+    send(log, *events)
+    log.decide("a", "not_biased", "Bo")
+    log.decide_many(["b"], "unsure", "Ana")
+    held, first = log.by_auditor(), log.first_inspected()
+    send(log, *events, event(4, "undo", "c"))
+    assert {id_: d.verdict for id_, d in log.current().items()} == {"a": "not_biased", "b": "unsure"}
+    assert log.by_auditor() == {**held, "Ana": {id_: d for id_, d in held["Ana"].items() if id_ != "c"}}
+    assert log.first_inspected() == {id_: d for id_, d in first.items() if id_ != "c"}
+    log.undo("Ana", log.actions()[-1].action_id)
+    assert log.current()["c"].verdict == "biased" and log.by_auditor() == held and log.verify() == []
+
+
 @pytest.fixture
 def log(tmp_path: Path) -> DecisionLog:
     return DecisionLog(database(tmp_path), "audit", known_ids="abcdef")
@@ -731,6 +745,7 @@ def test_taking_one_back_keeps_the_others_of_its_action(log: DecisionLog) -> Non
     send(log, *events)
     send(log, *events, event(4, "undo", "c"))
     assert {id_: d.verdict for id_, d in log.current().items()} == {"a": "biased", "b": "unsure"}
+    assert [action.kind for action in log.actions()] == ["decide", "withdraw"]
     actions = len(log.actions())
     send(log, *events, event(4, "undo", "c"))  # again: nothing is left to take back
     assert set(log.current()) == {"a", "b"}

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from biasdiff_core.errors import ReviewError
 from biasdiff_core.review.decisions import DecisionLog, last_of, regarded_head
-from biasdiff_core.review.history import history
+from biasdiff_core.review.history import history, undone_words
 from biasdiff_core.review.stop_rule import choose, chosen
 from biasdiff_core.review.suggest import StopRule
 from biasdiff_core.workspace.database import Database
@@ -33,6 +33,29 @@ def test_undone_and_restored_each_names_what_would_turn_it_round(log: DecisionLo
     assert words(log) == [("restored action 1", "holds"), ("undid action 1", "undone by action 3"), ("2 unsure, 1 biased", "holds")]
     assert [entry.undo for entry in history(log)] == [restored, restored, first]
     assert len(log.current()) == 3 and log.verify() == []
+
+
+def test_every_second_undo_of_an_action_restores_it(log: DecisionLog) -> None:
+    last = log.decide("e1", "biased", "Ann")
+    for number in range(4):
+        last = log.undo("Bea", last.action_id)
+        taken = number % 2 == 0
+        assert undone_words(log, last) == ("undid action 1" if taken else "restored action 1", taken)
+        assert words(log)[0][0] == undone_words(log, last)[0] and (log.current() == {}) == taken
+
+
+def test_one_decision_of_several_is_taken_back_and_restored(log: DecisionLog) -> None:
+    log.decide_each([("e1", "unsure", ""), ("e2", "biased", "")], "Ann")
+    decision = log.current()["e2"]
+    withdrawal = log.withdraw("Ann", decision)
+    assert words(log) == [("took back one decision of action 1", "holds"), ("1 unsure, 1 biased", "holds")]
+    assert set(log.current()) == set(DecisionLog(log._db, "audit-1").current()) == {"e1"}
+    with pytest.raises(ReviewError, match="e2 is taken back already"):
+        log.withdraw("Ann", decision)
+    last = last_of(log.actions(), "Ann")
+    assert last is not None and last.number == 1  # taking back is no act of one's own to be taken back next
+    log.undo("Ann", withdrawal.action_id)
+    assert log.current()["e2"] == decision and log.verify() == []
 
 
 def test_any_action_can_be_undone_and_only_once(log: DecisionLog) -> None:

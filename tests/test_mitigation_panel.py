@@ -13,7 +13,7 @@ from biasdiff_core.workspace.audits import list_audits
 from biasdiff_core.workspace.database import database, jobs
 from biasdiff_core.workspace.jobs import CHAIN
 from biasdiff_ui.format import count
-from tests.app_pages import open_page
+from tests.app_pages import keyed, open_page
 from tests.test_app import shown
 from tests.undecided import undecided_audit
 
@@ -33,8 +33,8 @@ def test_the_form_is_that_of_mitigate_with_its_three_methods(audit: Audit) -> No
     said = next(line for line in shown(mitigate).splitlines() if "would be removed" in line)
     assert said in shown(app)
     assert "Retraining, NPO, random removal: about" in shown(app)
-    app.radio("mitigate_policy").set_value(app.radio("mitigate_policy").options[1]).run()
-    app.slider("mitigate_percent").set_value(100.0).run()
+    keyed(app.radio, "mitigate_policy").set_value(keyed(app.radio, "mitigate_policy").options[1]).run()
+    keyed(app.slider, "mitigate_percent").set_value(100.0).run()
     # 24 of 40 were decided (60 %); the other 16 are undecided, and those judged not biased are spared.
     confirmed = sum(decision.verdict == "biased" for decision in audit.log.current().values())
     assert f"{confirmed + 16} examples of 40 would be removed" in shown(app)
@@ -50,7 +50,7 @@ def test_nothing_can_be_frozen_before_something_is_confirmed(finished_workspace:
 
 
 def test_closed_it_reads_nothing(audit: Audit) -> None:
-    assert not [radio for radio in open_page(audit, "review").radio if radio.key == "mitigate_policy"]
+    assert not [radio for radio in open_page(audit, "review").radio if str(radio.key).startswith("mitigate_policy")]
 
 
 @pytest.mark.parametrize("awaited, judged_since, lands", [(True, False, True), (False, False, False), (True, True, False)])
@@ -93,7 +93,7 @@ def test_explore_hands_its_selection_on(audit: Audit, auditor: str) -> None:
     app = open_page(audit, "explore", auditor)
     app.text_input(key="find").set_value("never pay back").run()
     app.switch_page("pages/mitigate.py").run()
-    app.radio("mitigate_policy").set_value(app.radio("mitigate_policy").options[2]).run()
+    keyed(app.radio, "mitigate_policy").set_value(keyed(app.radio, "mitigate_policy").options[2]).run()
     assert "3 examples, as Explore showed them last" in shown(app)
     ranking, current = audit.ranking(), audit.log.current()
     found = ranking["id"][ranking["text"].str.contains("never pay back")]
@@ -102,7 +102,7 @@ def test_explore_hands_its_selection_on(audit: Audit, auditor: str) -> None:
     app.switch_page("pages/explore.py").run()
     app.text_input(key="find").set_value("").run()
     app.switch_page("pages/mitigate.py").run()
-    assert len(app.radio("mitigate_policy").options) == 2  # nothing is selected, so there is nothing to hand on
+    assert len(keyed(app.radio, "mitigate_policy").options) == 2  # nothing is selected, so there is nothing to hand on
 
 
 def test_a_finished_job_leads_to_the_comparison(audit: Audit) -> None:

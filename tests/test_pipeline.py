@@ -262,6 +262,19 @@ def test_a_changed_source_makes_the_results_stale_and_says_why(tmp_path: Path, t
     assert not stale.done and "corpus is stale: made from source" in stale.stale
 
 
+def test_the_simulated_auditor_does_not_judge_what_has_no_label(tmp_path: Path, tiny_model_folder: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    config = tiny_config(data, tiny_model_folder)
+    table = pd.read_csv(config.corpus.path)
+    table["biased"] = table["biased"].where(table.index % 2 == 0).astype("Int64")  # every second is unknown
+    table.to_csv(config.corpus.path, index=False)
+    audit = Audit.from_config(config, tmp_path / "workspace")
+    with pytest.raises(ReviewError, match="have no known label"):
+        audit.run()
+    assert audit.log.actions() == []
+
+
 def test_a_source_that_is_gone_is_said_and_the_results_are_shown(tmp_path: Path, tiny_model_folder: Path) -> None:
     data = tmp_path / "data"
     data.mkdir()

@@ -23,14 +23,15 @@ from biasdiff_core.review.design import mixed_order
 from biasdiff_core.review.pace import Pace
 from biasdiff_core.workspace.artefacts import Artefact, archive, open_artefact
 from biasdiff_core.workspace.audits import WORKSPACE_VARIABLE, create_audit
+from biasdiff_core.workspace.database import database
 from biasdiff_ui.checkpoints import checkpoint_ranks
 from biasdiff_ui.examples import load_examples
 from biasdiff_ui.pace_line import pace_words
-from biasdiff_ui.review_keys import TAKEN, USUAL, checked
+from biasdiff_ui.review_keys import TAKEN, USUAL, checked, keys_of
 from biasdiff_ui.review_queue import Queue
 from biasdiff_ui.similar import NEAREST
 from biasdiff_ui.token_shading import cut_to_fit, load_shading
-from tests.app_pages import open_page, press
+from tests.app_pages import keyed, open_page, press
 from tests.undecided import undecided_audit
 
 
@@ -113,19 +114,40 @@ def test_without_vectors_similar_says_why(audit: Audit) -> None:
 
 def test_the_goal_and_what_is_done_outlast_a_reload(audit: Audit) -> None:
     app = open_page(audit, "review", native=True)
-    app.number_input(key="goal").set_value(2).run()
+    keyed(app.number_input, "goal").set_value(2).run()
     press(app, "native-biased")
     assert "**1 of 2 decisions** in this session" in words(app)
     press(app, "native-not_biased")
     assert "goal reached" in words(app)
     again = open_page(audit, "review")
-    assert again.number_input(key="goal").value == 2
+    assert keyed(again.number_input, "goal").value == 2
     assert "**2 of 2 decisions** in this session" in words(again)
     press(again, "undo")
     assert "**1 of 2 decisions** in this session" in words(again)
     other = open_page(audit, "review", auditor="Bo")
-    assert other.number_input(key="goal").value is None
+    assert keyed(other.number_input, "goal").value is None
     assert "**0 decisions** in this session" in words(other)
+
+
+def test_another_name_in_the_same_session_has_goal_and_keys_of_its_own(audit: Audit) -> None:
+    app = open_page(audit, "review", keys=True)
+    keyed(app.number_input, "goal").set_value(50).run()
+    keyed(app.text_input, "key-biased").set_value("q").run()
+    app.session_state["auditor"] = "Bo"
+    app.run()
+    assert keyed(app.number_input, "goal").value is None and keyed(app.text_input, "key-biased").value == "b"
+    press(app, "keys-keep")
+    assert keys_of(database(audit.folder.workspace), "Bo").of == dict(USUAL)
+
+
+def test_a_button_pressed_twice_judges_only_what_it_stood_under(audit: Audit) -> None:
+    """The second press is on the page as it was: nothing of the next example was seen by then."""
+    app = open_page(audit, "review", native=True)
+    button = keyed(app.button, "native-biased")
+    first = queue_of(app).ids[0]
+    button.click().run()
+    button.click().run()
+    assert set(audit.log.current()) == {first}
 
 
 def words(app: object) -> str:
@@ -144,28 +166,28 @@ def test_pace_in_words() -> None:
 
 def test_keys_are_kept_for_their_auditor_and_can_be_put_back(audit: Audit) -> None:
     app = open_page(audit, "review", keys=True)
-    assert {act: app.text_input(key=f"key-{act}").value for act in USUAL} == dict(USUAL)
-    app.text_input(key="key-biased").set_value("N").run()
-    app.text_input(key="key-not_biased").set_value("b").run()
-    app.toggle(key="keys-on").set_value(False).run()
+    assert {act: keyed(app.text_input, f"key-{act}").value for act in USUAL} == dict(USUAL)
+    keyed(app.text_input, "key-biased").set_value("N").run()
+    keyed(app.text_input, "key-not_biased").set_value("b").run()
+    keyed(app.toggle, "key-on").set_value(False).run()
     press(app, "keys-keep")
     assert not app.error
     again = open_page(audit, "review", keys=True)
-    assert again.text_input(key="key-biased").value == "n"
-    assert again.text_input(key="key-not_biased").value == "b"
-    assert not again.toggle(key="keys-on").value
-    assert open_page(audit, "review", auditor="Bo", keys=True).text_input(key="key-biased").value == "b"
+    assert keyed(again.text_input, "key-biased").value == "n"
+    assert keyed(again.text_input, "key-not_biased").value == "b"
+    assert not keyed(again.toggle, "key-on").value
+    assert keyed(open_page(audit, "review", auditor="Bo", keys=True).text_input, "key-biased").value == "b"
     press(again, "keys-usual")
-    assert again.text_input(key="key-biased").value == "b"
-    assert again.toggle(key="keys-on").value
+    assert keyed(again.text_input, "key-biased").value == "b"
+    assert keyed(again.toggle, "key-on").value
 
 
 def test_two_acts_on_one_key_are_refused_in_words(audit: Audit) -> None:
     app = open_page(audit, "review", keys=True)
-    app.text_input(key="key-unsure").set_value("B").run()
+    keyed(app.text_input, "key-unsure").set_value("B").run()
     press(app, "keys-keep")
     assert "“biased” and “unsure” are both on the key B" in app.error[0].value.replace("\\", "")
-    assert open_page(audit, "review", keys=True).text_input(key="key-unsure").value == "u"
+    assert keyed(open_page(audit, "review", keys=True).text_input, "key-unsure").value == "u"
 
 
 @pytest.mark.parametrize("key", ["", " ", "ab", "\n", *TAKEN, "R"])

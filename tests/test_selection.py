@@ -22,7 +22,7 @@ from biasdiff_ui.downloads import FORMATS, selected_rows
 from biasdiff_ui.examples import Duplicates, Examples
 from biasdiff_ui.review_events import Judge, record_steps
 from biasdiff_ui.review_queue import KINDS, Queue, Selection
-from tests.app_pages import open_page, press
+from tests.app_pages import keyed, open_page, press
 from tests.undecided import undecided_audit
 
 SENTENCE = "Everyone knows that Belgians cannot be trusted with a spoon."
@@ -133,7 +133,7 @@ def test_what_a_sentence_found_can_be_removed(audit: Audit) -> None:
     audit.search(SENTENCE, 50)
     app = open_page(audit, "explore", link={"found": "true"}, sentence=SENTENCE)
     app.switch_page("pages/mitigate.py").run()
-    app.radio("mitigate_policy").set_value(app.radio("mitigate_policy").options[2]).run()
+    keyed(app.radio, "mitigate_policy").set_value(keyed(app.radio, "mitigate_policy").options[2]).run()
     assert any("40 examples, as Explore showed them last\\: explore · search" in line.value for line in app.caption)
 
 

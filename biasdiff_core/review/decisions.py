@@ -23,7 +23,7 @@ VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 PairVerdict = Literal["accept", "edit", "reject"]  # on probe pairs, see `curation`
 PAIR_VERDICTS: tuple[PairVerdict, ...] = get_args(PairVerdict)
 Declared = Literal["assign", "stop_rule", "freeze"]
-Kind = Literal["decide", "bulk", "import", "undo"] | Declared
+Kind = Literal["decide", "bulk", "import", "undo", "withdraw"] | Declared
 Selection = Mapping[str, Any] | None
 ByAuditor = dict[str, dict[str, "Decision"]]  # auditor → example id → decision
 
@@ -59,7 +59,8 @@ class Decision:
 class Action:
     """One link of the log.
 
-    `decide`: examples judged on their own; `bulk`: one verdict for many; `undo`: takes `undoes` back. Those without decisions say in
+    `decide`: examples judged on their own; `bulk`: one verdict for many; `undo`: takes `undoes` back; `withdraw`: takes back the decision
+    on one example of an action, both named in `selection`, whose others stay as and where they are. Those without decisions say in
     `selection` what they declare: `assign`, who reviews what from now on (see `assignment`); `stop_rule`, when enough is found (see
     `stop_rule`); `freeze`, that a removal set was frozen (see `removal`), which cannot be undone.
     """
@@ -90,10 +91,23 @@ def in_effect(actions: Sequence[Action]) -> set[str]:
     return {action.action_id for action in actions} - undone_by(actions).keys()
 
 
-def last_of(actions: Sequence[Action], auditor: str) -> Action | None:
-    """The newest action of this auditor that stands and that an undo without a name takes back: no undo, no freezing."""
+def withdrawn(actions: Sequence[Action]) -> set[tuple[str, str]]:
+    """The decisions that were taken back one by one: (action id, example id)."""
     standing = in_effect(actions)
-    own = (a for a in reversed(actions) if a.auditor == auditor and a.kind not in ("undo", "freeze") and a.action_id in standing)
+    taken = [action.selection or {} for action in actions if action.kind == "withdraw" and action.action_id in standing]
+    return {(selection["action"], selection["example"]) for selection in taken}
+
+
+def _valid(actions: Sequence[Action], decisions: Iterable[Decision]) -> list[Decision]:
+    """The decisions that nobody took back, in their order."""
+    standing, taken = in_effect(actions), withdrawn(actions)
+    return [one for one in decisions if one.action_id in standing and (one.action_id, one.example_id) not in taken]
+
+
+def last_of(actions: Sequence[Action], auditor: str) -> Action | None:
+    """The newest action of this auditor that stands and that an undo without a name takes back: none that takes back, no freezing."""
+    standing, passed = in_effect(actions), ("undo", "withdraw", "freeze")
+    own = (a for a in reversed(actions) if a.auditor == auditor and a.kind not in passed and a.action_id in standing)
     return next(own, None)
 
 
@@ -103,11 +117,10 @@ def regarded_head(actions: Sequence[Action]) -> str:
 
 
 def fold(actions: Sequence[Action], decisions: Iterable[Decision]) -> dict[str, Decision]:
-    """The latest decision on each example whose action is not undone, whoever made it."""
-    standing = in_effect(actions)
+    """The latest decision on each example that is not taken back, whoever made it."""
     number = {action.action_id: action.number for action in actions}
-    valid = [decision for decision in decisions if decision.action_id in standing]
-    return {decision.example_id: decision for decision in sorted(valid, key=lambda decision: number[decision.action_id])}
+    valid = sorted(_valid(actions, decisions), key=lambda decision: number[decision.action_id])
+    return {decision.example_id: decision for decision in valid}
 
 
 def fold_by_auditor(actions: Sequence[Action], decisions: Iterable[Decision]) -> ByAuditor:
@@ -121,11 +134,10 @@ def fold_by_auditor(actions: Sequence[Action], decisions: Iterable[Decision]) ->
 
 
 def fold_first(actions: Sequence[Action], decisions: Iterable[Decision]) -> dict[str, Decision]:
-    """The first inspected decision on each example whose action is not undone, in the order in which they were made."""
-    standing = in_effect(actions)
+    """The first inspected decision on each example that is not taken back, in the order in which they were made."""
     first: dict[str, Decision] = {}
-    for decision in decisions:
-        if decision.inspected and decision.action_id in standing:
+    for decision in _valid(actions, decisions):
+        if decision.inspected:
             first.setdefault(decision.example_id, decision)
     return first
 
@@ -210,6 +222,19 @@ class DecisionLog:
                 raise ReviewError(f"Action {action.number} is undone already.", f"Undo action {undo.number} to restore it.")
             return self._link(connection, "undo", auditor, [], selection, action.action_id)
 
+    def withdraw(self, auditor: str, decision: Decision, selection: Selection = None) -> Action:
+        """Take back one decision; the others of its action stay as and where they are. The undo of this restores it.
+
+        Raises ReviewError when it is taken back already.
+        """
+        auditor = _text(auditor, "The auditor's name")
+        with self._db.write(self.audit_id) as connection:
+            actions = [_action(header) for header in chain.headers(connection, self.audit_id)]
+            if not _valid(actions, [decision]):
+                raise ReviewError(f"The decision on {decision.example_id} is taken back already.", "See the history.")
+            named = {**(selection or {}), "action": decision.action_id, "example": decision.example_id}
+            return self._link(connection, "withdraw", auditor, [], named, None)
+
     def actions(self) -> list[Action]:
         """All actions, oldest first. Only those newer than the last call are read."""
         known = self._actions
@@ -252,11 +277,11 @@ class DecisionLog:
         return dict(self._follow()[2])
 
     def _follow(self) -> tuple[dict[str, Decision], ByAuditor, dict[str, Decision]]:
-        """The three folds. Only actions newer than the last call are read, unless one is an undo."""
+        """The three folds. Only actions newer than the last call are read, unless one takes something back."""
         number, holding, each, first = self._folded
         with self._db.read() as connection:
             links = chain.read(connection, self.audit_id, after=number)
-            if any(link["undoes"] for link in links):
+            if any(link["kind"] in ("undo", "withdraw") for link in links):
                 holding, each, first, links = {}, {}, {}, chain.read(connection, self.audit_id)
         if links:
             actions, decisions = read_links(links)

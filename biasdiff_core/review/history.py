@@ -61,8 +61,10 @@ def history(log: DecisionLog) -> list[Entry]:
 
 def _what(action: Action, counts: Mapping[str, int], named: Mapping[str, Action]) -> str:
     if action.undoes:
-        undone = named[action.undoes]
-        return f"restored action {named[undone.undoes].number}" if undone.undoes else f"undid action {undone.number}"
+        at, undoes = _undone(action, named)
+        return f"{'undid' if undoes else 'restored'} action {at.number}"
+    if action.kind == "withdraw":
+        return f"took back one decision of action {named[(action.selection or {})['action']].number}"
     if action.kind == "assign":
         return "assigned the examples"
     if action.kind == "stop_rule":
@@ -70,6 +72,20 @@ def _what(action: Action, counts: Mapping[str, int], named: Mapping[str, Action]
     if action.kind == "freeze":
         return f"froze a removal set of {(action.selection or {})['examples']:,} examples"
     return ", ".join(f"{number:,} {verdict.replace('_', ' ')}" for verdict, number in counts.items()) + KINDS.get(action.kind, "")
+
+
+def _undone(undo: Action, named: Mapping[str, Action]) -> tuple[Action, bool]:
+    """The action that a chain of undos is about, and whether it is undone by this one: every second restores it."""
+    undoes, at = True, named[undo.undoes or ""]
+    while at.undoes:
+        undoes, at = not undoes, named[at.undoes]
+    return at, undoes
+
+
+def undone_words(log: DecisionLog, undo: Action) -> tuple[str, bool]:
+    """What an undo did, in words (`restored action 4`), and whether it took something back."""
+    named = {action.action_id: action for action in log.actions()}
+    return _what(undo, {}, named), _undone(undo, named)[1]
 
 
 def origin_words(selection: Mapping[str, Any] | None) -> str:

@@ -99,8 +99,11 @@ def _created(folder: Path) -> tuple[str, str]:
 def find_audit(workspace: Path, reference: str) -> AuditFolder:
     """The audit with this id, folder path, or unambiguous name. Raises ArtefactError when there is none or several."""
     direct = Path(reference)
-    if (direct / "audit.yaml").exists():
-        return AuditFolder(direct.resolve())
+    return AuditFolder(direct.resolve()) if (direct / "audit.yaml").exists() else find_listed(workspace, reference)
+
+
+def find_listed(workspace: Path, reference: str) -> AuditFolder:
+    """The audit of the workspace with this id or unambiguous name. Raises ArtefactError when there is none or several."""
     audits = list_audits(workspace)
     found = [audit for audit in audits if audit.id == reference] or [audit for audit in audits if audit.id.rpartition("-")[0] == reference]
     if len(found) == 1:
