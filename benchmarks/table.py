@@ -6,6 +6,7 @@ python -m benchmarks.table
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -56,17 +57,28 @@ ROWS = {
     "app.filter_100k_seconds": "Explore at 100,000 examples: a filter answers after (s)",
 }
 
+# What a machine's speed decides: shown for each that it was measured on.
+TIMED = frozenset(name for name in ROWS if name.startswith(("crows.speed", "featurize.", "exact.")) or name.endswith("seconds"))
+
 NOT_MEASURED = ("Our gradients, LESS and a training step on a GPU",)  # docs/log.md, 2026-11-27: the lease ended before a round did
 
 
-def newest() -> dict[str, dict[str, Any]]:
-    """The last row of every metric."""
-    rows = [json.loads(line) for line in RESULTS.read_text(encoding="utf8").splitlines()]
-    return {row["metric"]: row for row in rows}
+def newest() -> dict[str, list[dict[str, Any]]]:
+    """The last row of every metric; of a timed one the last of each machine, the latest first."""
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for text in RESULTS.read_text(encoding="utf8").splitlines():
+        row = json.loads(text)
+        machine = row["hardware"] if row["metric"] in TIMED else ""
+        of_metric = found.setdefault(row["metric"], {})
+        of_metric.pop(machine, None)
+        of_metric[machine] = row
+    return {metric: [*reversed(of_metric.values())] for metric, of_metric in found.items()}
 
 
 def line(label: str, row: dict[str, Any]) -> str:
-    """One row of the Markdown table."""
+    """One row of the Markdown table; of a timed figure with the processor."""
+    if row["metric"] in TIMED:
+        label += f" – {_processor(row)}"
     digits = 1 if row["metric"].endswith("seconds") else 2 if abs(row["value"]) > 1.5 else 3
     shown = f"{row['value']:.{digits}f}"
     if row["low"] is not None:
@@ -74,13 +86,17 @@ def line(label: str, row: dict[str, Any]) -> str:
     return f"| {label} | {shown} | {row['n']} | `{row['commit']}` |"
 
 
+def _processor(row: dict[str, Any]) -> str:
+    return re.sub(r"\(R\)| Processor", "", row["hardware"].partition(",")[0])
+
+
 def table() -> str:
     """The whole table, with model and hardware below."""
     rows = newest()
     lines = ["| figure | value [95 %] | n | commit |", "|---|---|---|---|"]
-    lines += [line(label, rows[metric]) for metric, label in ROWS.items() if metric in rows]
+    lines += [line(label, row) for metric, label in ROWS.items() for row in rows.get(metric, ())]
     lines += [f"| {label} | not measured | | |" for label in NOT_MEASURED]
-    shown = [rows[metric] for metric in ROWS if metric in rows]
+    shown = [row for metric in ROWS for row in rows.get(metric, ())]
     machines = " or ".join(dict.fromkeys(row["hardware"] for row in shown))
     return "\n".join(lines) + f"\n\nModel `{shown[0]['model']}` (weights dequantised from 4-bit), {machines}.\n"
 
