@@ -78,7 +78,7 @@ CUTS = (5.0, 10.0, 15.0, 20.0, 25.0, 30.0, 35.0)
 # four times the training; it is of the full warm-up alone, and its sections of docs/results.md stand beside those of `short`.
 RECIPES: Mapping[str, Mapping[str, Any]] = {
     "short": {},
-    "long": {"n": 1000, "training": TrainingConfig(epochs=4, learning_rate=5e-4), "scopes": ("full",)},
+    "long": {"n": 1000, "training": TrainingConfig(epochs=4, learning_rate=5e-4), "scopes": ("full",), "rows": "mitigation"},
 }
 
 
@@ -99,7 +99,7 @@ def table1(recipe: Recipe, seeds: Sequence[int]) -> list[str]:
         *header("warm-up", "variant", "stereotype `paper` %", "stereotype `sum` %", *UNITS, "the paper"),
     ]
     for scope, variants in arms.items():
-        prefix = "mitigation" if scope == "full" else "mitigation.few"
+        prefix = recipe.rows if scope == "full" else f"{recipe.rows}.few"
         pairs = variants["origin"].margins("sum").shape[1]
         for name in [v for v in variants if scope == "full" or v not in ("base", "origin", *CONTROLS)]:
             figures = _figures(recipe, scope, variants, name)

@@ -23,6 +23,7 @@ from biasdiff_core.attribution.store import GradientStore
 from biasdiff_core.comparison import BASE, ORIGIN
 from biasdiff_core.config import AuditConfig, RemovalConfig
 from biasdiff_core.config.mitigation import Method
+from biasdiff_core.config.paths import anchored
 from biasdiff_core.config.presets import preset
 from biasdiff_core.corpus.examples import Corpus, ProbeSet
 from biasdiff_core.corpus.export import export_without
@@ -89,8 +90,11 @@ class Audit:
 
     @classmethod
     def from_config(cls, config: AuditConfig, workspace: Path | str | None = None) -> Audit:
-        """The audit of these choices in `workspace` (default: `$BIASDIFF_WORKSPACE`, else ./biasdiff-workspace)."""
-        return cls(create_audit(Path(workspace).resolve() if workspace else default_workspace(), config))
+        """The audit of these choices in `workspace` (default: `$BIASDIFF_WORKSPACE`, else ./biasdiff-workspace).
+
+        Relative paths of what is there are made absolute, so that they mean the same wherever the audit is opened.
+        """
+        return cls(create_audit(Path(workspace).resolve() if workspace else default_workspace(), anchored(config)))
 
     @classmethod
     def open(cls, reference: str, workspace: Path | str | None = None) -> Audit:
@@ -113,6 +117,8 @@ class Audit:
         """
         from biasdiff_core.pipeline import Pipeline
 
+        if decisions is not None and self.log.actions():
+            replay(self.log, decisions)  # other decisions are refused before the work, not after it
         Pipeline(self.folder, progress).analyse()
         if decisions is not None:
             self.replay(decisions)

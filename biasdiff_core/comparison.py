@@ -76,6 +76,12 @@ def build_comparison(audit: AuditFolder, evaluations: Mapping[str, Artefact]) ->
         tests += _tests(evaluated, reference, audit.config)
         metrics[variant] |= {m.name: m for m in _against_reference(evaluated, reference, read, audit.config)}
         notes += [f"{variant_name(variant)}: {power_note(evaluated.scores, reference.scores, s)}" for s in _scorings(audit.config)[-1:]]
+    warmup = audit.config.warmup
+    if warmup.scope == "few":
+        notes.append(
+            f"{ORIGIN} was trained on {100 * warmup.few_fraction:g} % of the corpus, retraining and the controls on all that was not "
+            "removed: against the origin they show more training as well as the removal."
+        )
     return Comparison(
         audit=audit.id,
         variants=tuple(read),

@@ -48,33 +48,61 @@ class Cost:
 
 
 def predicted_cost(workspace: Path, config: AuditConfig, examples: int, probes: int) -> Cost:
-    """What the whole audit will cost: warm-up, gradients, the configured mitigations and all evaluations of all variants.
+    """As `Predictor.cost`, of one audit."""
+    return Predictor.of(workspace, config).cost(config, examples, probes)
 
-    Training is counted in example passes, an evaluation in its items; their rates are those of the latest finished stages of this
-    workspace, made on this machine with the same model, else `RATES`. `examples`, `probes`: rows (twins counted by the caller).
+
+@dataclass(frozen=True, kw_only=True)
+class Predictor:
+    """What all predictions of one workspace, model and evaluation share: files and manifests are read once.
+
+    `items`: of each evaluation; `uncounted`: as in `Cost`; `measured`: seconds a unit of each kind of work, where it was measured.
     """
+
+    items: Mapping[str, int]
+    uncounted: Sequence[str]
+    measured: Mapping[str, float]
+
+    @classmethod
+    def of(cls, workspace: Path, config: AuditConfig) -> Predictor:
+        """For audits with this model and evaluation."""
+        items, uncounted = _items(config.evaluation)
+        return cls(items=items, uncounted=uncounted, measured=_measured(workspace, config))
+
+    def cost(self, config: AuditConfig, examples: int, probes: int) -> Cost:
+        """What the whole audit will cost: warm-up, gradients, the configured mitigations and all evaluations of all variants.
+
+        Training is counted in example passes, an evaluation in its items; their rates are those of the latest finished stages of the
+        workspace, made on this machine with the same model, else `RATES`. `examples`, `probes`: rows (twins counted by the caller).
+        """
+        work = _work(config, self.items, examples, probes)
+        rates = {**RATES, **self.measured}
+        return Cost(
+            seconds=sum(rates[kind] * amount for kind, amount in work.items()),
+            gigabytes=_sentences(config, examples, probes) * config.gradients.proj_dim * 2 / 1e9 + 0.05,
+            measured=all(kind in self.measured for kind, amount in work.items() if amount),
+            uncounted=self.uncounted,
+        )
+
+
+def _sentences(config: AuditConfig, examples: int, probes: int) -> int:
+    """Gradients of all checkpoints."""
+    checkpoints = config.warmup.training.epochs if config.gradients.checkpoints == "all" else 1
+    return (examples + probes + min(config.gradients.pool_size, examples)) * checkpoints
+
+
+def _work(config: AuditConfig, items: Mapping[str, int], examples: int, probes: int) -> dict[str, float]:
+    """Units of each kind of work."""
     training = config.warmup.training
     scope = config.warmup.few_fraction if config.warmup.scope == "few" else 1.0
-    checkpoints = training.epochs if config.gradients.checkpoints == "all" else 1
-    sentences = examples + probes + min(config.gradients.pool_size, examples)
     chosen = variants(config.mitigation, config.mitigation.methods)
     removed = examples * config.removal.percent / 100
-    items, uncounted = _items(config.evaluation)
-    work = {
+    return {
         "warmup": 0 if config.model.adapter else examples * scope * training.epochs,
-        "gradients": sentences * checkpoints,
+        "gradients": _sentences(config, examples, probes),
         "mitigation": sum(_passes(config, variant.method, examples, removed, probes) for variant in chosen),
         **{suite: count * (2 + len(chosen)) for suite, count in items.items()},  # the base and the origin are judged as well
     }
-    measured = _measured(workspace, config)
-    rates = {**RATES, **measured}
-    vectors = sentences * checkpoints * config.gradients.proj_dim * 2
-    return Cost(
-        seconds=sum(rates[kind] * amount for kind, amount in work.items()),
-        gigabytes=vectors / 1e9 + 0.05,
-        measured=all(kind in measured for kind, amount in work.items() if amount),
-        uncounted=uncounted,
-    )
 
 
 def _items(config: EvaluationConfig) -> tuple[dict[str, int], list[str]]:

@@ -36,7 +36,7 @@ from biasdiff_core.probe_report import ProbeQuality, probe_quality
 from biasdiff_core.results import MetricResult, ProgressCallback, no_progress
 from biasdiff_core.review.agreement import Agreement, agreement
 from biasdiff_core.review.chain import Link
-from biasdiff_core.review.decisions import Decision, fold, fold_by_auditor, fold_first, read_links, undone_by
+from biasdiff_core.review.decisions import Decision, fold, fold_by_auditor, fold_first, read_links, undone_by, withdrawn
 from biasdiff_core.review.design import review_so_far
 from biasdiff_core.review.estimate import biased_left, coverage_at, precision_at, share_found
 from biasdiff_core.review.removal import RemovalSet
@@ -167,13 +167,15 @@ class Judge:
 class Decided:
     """The decisions as they were frozen with a removal set.
 
-    `links`: the log itself, oldest first; `undone`: ids of the actions that were taken back. `rule`: what was to be found, in words.
+    `links`: the log itself, oldest first; `undone`: ids of the actions that were taken back; `withdrawn`: decisions that were taken back
+    one by one (action id, example id). `rule`: what was to be found, in words.
     `agreement`: over all examples, then by bias type of the nearest probe. `estimates`: of the
     whole ranking, from the inspected decisions; `cut`: ranks that precision and coverage are of, the first `percent` % of `ranked`.
     """
 
     links: Sequence[Link]
     undone: Collection[str]
+    withdrawn: Collection[tuple[str, str]]
     rule: str
     judges: tuple[Judge, ...]
     agreement: tuple[Agreement, ...]
@@ -199,6 +201,7 @@ def frozen_decisions(removal: Artefact, ranking: Artefact, bias_types: Mapping[s
     return Decided(
         links=links,
         undone=undone_by(actions).keys(),
+        withdrawn=withdrawn(actions),
         rule=chosen(actions).words(),
         judges=tuple(_judges(current.values())),
         agreement=tuple(agreement(fold_by_auditor(actions, decisions), bias_types)),
@@ -277,8 +280,9 @@ def _method(config: AuditConfig, method: Method, schedule: str) -> str:
     settings = config.mitigation.unlearning(method)
     training = settings.training
     weights = f"weights: forget {settings.forget_weight:g}, retain {settings.retain_weight:g}, KL {settings.kl_weight:g}"
+    part = "the whole corpus" if config.warmup.scope == "full" else f"{100 * config.warmup.few_fraction:g} % of the corpus"
     return (
-        f"from the adapter trained on the whole corpus; {training.epochs} epochs, learning rate {training.learning_rate:g}, "
+        f"from the adapter trained on {part}; {training.epochs} epochs, learning rate {training.learning_rate:g}, "
         f"beta {settings.beta:g}, {weights if settings.combine == 'fixed' else 'terms weighted anew at every step (Pareto)'}"
     )
 

@@ -40,7 +40,7 @@ from biasdiff_core.corpus.read import read_corpus
 from biasdiff_core.corpus.table import read_corpus_table, read_probes_table, write_corpus, write_probes
 from biasdiff_core.cost import unlearning_passes
 from biasdiff_core.effect import REMOVED_FILE, removed_ids
-from biasdiff_core.errors import NumericError
+from biasdiff_core.errors import DataError, NumericError
 from biasdiff_core.evaluation.detection import detection_metrics
 from biasdiff_core.evaluation.stereoset import dev_pairs
 from biasdiff_core.evaluation.suites import Subject, evaluate
@@ -167,6 +167,10 @@ class Pipeline:
     def _probes(self, draft: Draft, stage: PlannedStage) -> None:
         scored_texts(self.config.evaluation)  # a faulty file is refused here, not after hours of gradients
         probes, notes = read_probes(self.config.probes)
+        if self.config.scores.kind == "contrast" and not probes.has_twins:  # likewise
+            raise DataError(
+                "scores.kind is 'contrast', but not every probe has a twin.", "Name the twin column, fill it, or set it to mean."
+            )
         write_probes(probes, draft.folder / "probes.parquet")
         _write_json(draft.folder / "report.json", {"notes": notes})
         draft.facts |= {"probes": len(probes), "twins": probes.has_twins, "bias_types": list(probes.bias_types)}
@@ -364,7 +368,8 @@ class Pipeline:
         removal = load_removal(open_artefact(self.audit.path, "removal", inputs["removal"]))
         decided = len(removal.ids) - removal.undecided
         whose = "decisions simulated from the known labels" if removal.simulated else "decisions of people"
-        chosen = f"policy `{removal.policy}`, {whose if decided else 'no decision'} on {decided} of the {len(removal.ids)}"
+        on = f"{whose} on {decided} of the {len(removal.ids)}" if decided else f"no decision on any of the {len(removal.ids)}"
+        chosen = f"policy `{removal.policy}`, {on}"
         same_size = f"as many as a removal set of {len(removal.ids)} ({chosen})"
         if method == "random":
             return f"drawn at random with seed {config['seed']}, {same_size}"

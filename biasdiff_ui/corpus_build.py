@@ -15,6 +15,7 @@ from biasdiff_core.corpus.recipes import RECIPES, build, described
 from biasdiff_core.corpus.sources import DEMO
 from biasdiff_core.errors import BiasDiffError
 from biasdiff_core.review.curation import CuratedSet
+from biasdiff_core.workspace.artefacts import digest_json
 from biasdiff_core.workspace.audits import default_workspace
 from biasdiff_ui.data_source import KINDS_OF_TEXTS, TEXTS, choose_column, choose_source, columns_of, preset_path
 from biasdiff_ui.notices import errors_shown, plain, show_error
@@ -70,8 +71,11 @@ def _source(side: str, label: int) -> Source | None:
 
 
 def store(built: Built | CuratedSet, name: str) -> Path:
-    """The file in the workspace, named by its content: what an audit was made from never changes under it."""
+    """The file in the workspace, named by its content, and by its card where the same content has another one already: what an audit was
+    made from never changes under it."""
     target = default_workspace() / FOLDER / f"{name}-{built.card.digest[:12]}.csv"
+    if target.exists() and read_card(target) != built.card:
+        target = target.with_name(f"{target.stem}-{digest_json(built.card.to_json())[:6]}.csv")
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
         card_path(target).unlink(missing_ok=True)  # of a build that was killed before its file was there

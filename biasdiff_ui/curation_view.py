@@ -68,32 +68,39 @@ def _curation(workspace: str, config: ProbeConfig, stamp_key: str) -> Curation:
 
 @st.fragment
 def _curating(found: Curation) -> None:
-    """Progress, the pair and what can be done with it; only this part is drawn again after a press."""
+    """Progress, the pair and what can be done with it; only this part is drawn again after a press.
+
+    The buttons are drawn before what stands above them: no key may still act on the pair before when the next one is read already.
+    """
     pairs = found.pairs()
     every = list(pairs.values())
-    st.markdown(plain(progress_words(every)))
-    with st.container(horizontal=True, vertical_alignment="bottom"):
+    progress, choice, seen, acts, below = (st.container() for _ in range(5))
+    with choice, st.container(horizontal=True, vertical_alignment="bottom"):
         state: State = st.selectbox("Pairs", STATES, key="curate_state", on_change=_show_again, width=200)
         kinds = [EVERY, *counts_by_type(every)]
         kind = st.selectbox("Bias type", kinds, key="curate_kind", on_change=_show_again, width=240)
     waiting = queue(every, state, None if kind == EVERY else kind)
     editing = pairs.get(st.session_state.get(EDITING, ""))
     shown = editing or _next(waiting)
-    st.caption(f"{count(len(waiting), 'pair')} {state}")
-    if shown is None:
-        _nothing_left(len(waiting), state)
-    else:
-        _draw(shown, found.source.origins[shown.source.id])
-    show_outcome(found.log.audit_id)  # here, where the eyes are: a refused edit is mended in the form below
-    if editing:
-        _edit_form(found, editing.pair)
-    else:
-        with st.container(horizontal=True, gap="small"):
-            if shown is not None:
-                _verdicts(found, shown)
-            _undo_button(found)
-    _by_type(every)
-    _result(found)
+    with acts:
+        show_outcome(found.log.audit_id)  # here, where the eyes are: a refused edit is mended in the form below
+        if editing:
+            _edit_form(found, editing.pair)
+        else:
+            with st.container(horizontal=True, gap="small"):
+                if shown is not None:
+                    _verdicts(found, shown)
+                _undo_button(found)
+    progress.markdown(plain(progress_words(every)))
+    with seen:
+        st.caption(f"{count(len(waiting), 'pair')} {state}")
+        if shown is None:
+            _nothing_left(len(waiting), state)
+        else:
+            _draw(shown, found.source.origins[shown.source.id])
+    with below:
+        _by_type(every)
+        _result(found)
 
 
 def progress_words(pairs: list[CuratedPair]) -> str:

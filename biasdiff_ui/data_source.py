@@ -13,7 +13,8 @@ import streamlit as st
 from streamlit.runtime.uploaded_file_manager import UploadedFile
 
 from biasdiff_core.config import ProbeConfig
-from biasdiff_core.corpus.sources import DEMO, READERS, open_source
+from biasdiff_core.corpus.sources import DEMO, READERS, SAVED, located, open_source
+from biasdiff_core.errors import BiasDiffError
 from biasdiff_core.workspace.artefacts import digest_json, write_atomic
 from biasdiff_core.workspace.audits import default_workspace
 
@@ -56,12 +57,16 @@ def store_upload(folder: Path, file: UploadedFile) -> Path:
 
 
 def stamp(path: str) -> str:
-    """Size and time of a file or of the files of a folder (also of `folder#split`), so that what was read is read again once it has
-    changed; empty for anything else."""
-    local = Path(path).expanduser()
-    folder = local if local.is_dir() else Path(path.partition("#")[0]).expanduser()
-    files = [local] if local.is_file() else sorted(file for file in folder.rglob("*") if file.is_file()) if folder.is_dir() else []
-    return ";".join(f"{file.name}:{found.st_size}:{found.st_mtime_ns}" for file in files if (found := file.stat()))
+    """A digest of size and time of a file, or of all files of a folder saved by `datasets` (also of `folder#split`), so that what was
+    read is read again once it has changed; empty for anything else."""
+    try:
+        local = None if path == DEMO else located(path, DEMO).local
+        if local is None or local.is_dir() and not any((local / name).exists() for name in SAVED):
+            return ""
+        files = sorted(local.rglob("*")) if local.is_dir() else [local]
+        return digest_json([[str(file), found.st_size, found.st_mtime_ns] for file in files if (found := file.stat())])
+    except (BiasDiffError, FileNotFoundError):  # nothing is there, or it is being written: what reads it says so
+        return ""
 
 
 @st.cache_data(max_entries=16, show_spinner="Reading the columns")

@@ -14,7 +14,7 @@ from biasdiff_core.attribution.baselines import minilm_folder
 from biasdiff_core.audit import Audit
 from biasdiff_core.config import METHODS, AuditConfig
 from biasdiff_core.config.mitigation import CONTROLS, Method
-from biasdiff_core.cost import Cost, predicted_cost
+from biasdiff_core.cost import Cost, Predictor
 from biasdiff_core.errors import MissingDependency
 from biasdiff_core.naming import variant_name
 from biasdiff_core.plan import TITLES, PlannedStage, removals
@@ -128,10 +128,11 @@ def method_costs(audit: Audit, removal: RemovalSet) -> MethodCosts:
 
 @st.cache_data(ttl=60, max_entries=32, show_spinner=False)
 def _costs(workspace: Path, config: AuditConfig, examples: int, sentences: int) -> MethodCosts:
-    """Kept for a minute: it reads the manifests of the whole workspace for every method."""
+    """Kept for a minute: it reads the manifests of the whole workspace."""
+    predictor = Predictor.of(workspace, config)
 
     def cost(methods: tuple[Method, ...]) -> Cost:
-        return predicted_cost(workspace, replace(config, mitigation=replace(config.mitigation, methods=methods)), examples, sentences)
+        return predictor.cost(replace(config, mitigation=replace(config.mitigation, methods=methods)), examples, sentences)
 
     without, whole = cost(()), cost(METHODS)
     seconds = {method: cost((method,)).seconds - without.seconds for method in METHODS}

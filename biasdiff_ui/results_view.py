@@ -69,7 +69,7 @@ def figures_table(table: MetricTable, alt: str) -> None:
     names = [column.label for column in table.columns]
     frame = pd.DataFrame.from_dict(rows | counts, orient="index", columns=names).rename_axis("variant").reset_index()
     config = {
-        column.label: st.column_config.TextColumn(help=f"{guide_of(column.metric).words()} {' '.join(column.conventions)}")
+        column.label: st.column_config.TextColumn(help=f"{guide_of(column.metric).words()} {plain(' '.join(column.conventions))}")
         for column in table.columns
     }
     config["variant"] = st.column_config.TextColumn(pinned=True, width=VARIANT_WIDTH)

@@ -13,6 +13,7 @@ from biasdiff_core.audit import Audit
 from biasdiff_core.comparison import Evaluated, build_comparison
 from biasdiff_core.evaluation.suites import PAIRS_FILE
 from biasdiff_core.workspace.artefacts import Artefact, open_artefact
+from biasdiff_core.workspace.audits import AuditFolder
 
 
 @pytest.fixture
@@ -20,6 +21,15 @@ def evaluations(finished_audit: Audit) -> dict[str, Artefact]:
     inputs = finished_audit.report().inputs
     variants = finished_audit.compare().variants
     return {variant: open_artefact(finished_audit.folder.path, "evaluation", inputs[variant]) for variant in variants}
+
+
+def test_an_origin_trained_on_a_part_is_told_beside_every_comparison(finished_audit: Audit, evaluations: dict[str, Artefact]) -> None:
+    notes = []
+    for scope in ("full", "few"):
+        folder = AuditFolder(finished_audit.folder.path)
+        folder.__dict__["config"] = replace(finished_audit.config, warmup=replace(finished_audit.config.warmup, scope=scope))
+        notes.append(" ".join(build_comparison(folder, evaluations).notes))
+    assert "trained on 5 % of the corpus" in notes[1] and "of the corpus" not in notes[0]
 
 
 def test_a_share_counts_the_pairs_that_have_a_score(

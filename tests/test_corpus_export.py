@@ -85,6 +85,13 @@ def test_parquet_keeps_schema_metadata_and_compression(tmp_path: Path) -> None:
     assert pq.ParquetFile(tmp_path / "b.parquet").metadata.row_group(0).column(0).compression == "GZIP"
 
 
+def test_parquet_without_compression_stays_so(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"text": ["one", "two", "three"]}), tmp_path / "a.parquet", compression="none")
+    config = CorpusConfig(path=str(tmp_path / "a.parquet"))
+    assert export_without(config, {read_corpus(config).corpus.ids[0]}, tmp_path / "b.parquet") == 2
+    assert pq.ParquetFile(tmp_path / "b.parquet").metadata.row_group(0).column(0).compression == "UNCOMPRESSED"
+
+
 def test_parquet_of_many_batches(tmp_path: Path) -> None:
     texts = [f"row {i}" for i in range(150_000)]  # batches have 65,536 rows
     pq.write_table(pa.table({"text": texts}), tmp_path / "a.parquet")

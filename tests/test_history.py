@@ -48,7 +48,7 @@ def test_one_decision_of_several_is_taken_back_and_restored(log: DecisionLog) ->
     log.decide_each([("e1", "unsure", ""), ("e2", "biased", "")], "Ann")
     decision = log.current()["e2"]
     withdrawal = log.withdraw("Ann", decision)
-    assert words(log) == [("took back one decision of action 1", "holds"), ("1 unsure, 1 biased", "holds")]
+    assert words(log) == [("took back the decision on e2 of action 1", "holds"), ("1 unsure, 1 biased", "holds")]
     assert set(log.current()) == set(DecisionLog(log._db, "audit-1").current()) == {"e1"}
     with pytest.raises(ReviewError, match="e2 is taken back already"):
         log.withdraw("Ann", decision)
@@ -56,6 +56,18 @@ def test_one_decision_of_several_is_taken_back_and_restored(log: DecisionLog) ->
     assert last is not None and last.number == 1  # taking back is no act of one's own to be taken back next
     log.undo("Ann", withdrawal.action_id)
     assert log.current()["e2"] == decision and log.verify() == []
+
+
+def test_the_only_decision_of_an_action_is_taken_back_with_it(log: DecisionLog) -> None:
+    for id_ in ("e1", "e2"):
+        log.decide(id_, "biased", "Ann", selection={"card": "c"})
+    undo = log.withdraw("Ann", log.current()["e2"], {"card": "c", "last": 3})
+    assert (undo.kind, undo.selection, words(log)[1][1]) == ("undo", {"card": "c", "last": 3}, "undone by action 3")
+    last = last_of(log.actions(), "Ann")
+    assert last is not None and last.number == 1 and set(log.current()) == {"e1"}
+    log.withdraw("Ann", log.current()["e1"])
+    choose(log, StopRule(target=0.8, confidence=0.9), "Ann")
+    assert not chosen(log.actions()).late  # nothing was judged that stands
 
 
 def test_any_action_can_be_undone_and_only_once(log: DecisionLog) -> None:

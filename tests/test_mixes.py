@@ -186,6 +186,9 @@ def test_the_side_that_decides_is_named(tmp_path: Path) -> None:
 def test_mixes_that_cannot_be_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="stand on the other side too"):
         own_mix(tmp_path, ["a"], ["A.", "b"])
+    same = (texts_file(tmp_path, "same.csv", ["a"]),)
+    with pytest.raises(DataError, match="stand on the other side too"):  # so that none is left to hold out
+        mix("custom", Mix(about="", biased=same, neutral=same, ratio=None), seed=0, data=None, hold_out=5)
     with pytest.raises(DataError, match="At 1:9, 1 biased and 2 neutral rows make a side empty"):
         own_mix(tmp_path, ["a"], ["b", "c"], ratio=Ratio(1, 9))
     with pytest.raises(DataError, match="no row with text"):

@@ -21,7 +21,7 @@ from biasdiff_core.audit import Audit
 from biasdiff_core.config import METHODS, StopConfig, TrainingConfig, UnlearnConfig
 from biasdiff_core.config.file import key_form
 from biasdiff_core.config.mitigation import UNLEARNINGS
-from biasdiff_core.errors import ReviewError
+from biasdiff_core.errors import DataError, ReviewError
 from biasdiff_core.model.train import read_steps
 from biasdiff_core.pipeline import Pipeline
 from biasdiff_core.plan import plan, removals
@@ -273,6 +273,19 @@ def test_the_simulated_auditor_does_not_judge_what_has_no_label(tmp_path: Path, 
     with pytest.raises(ReviewError, match="have no known label"):
         audit.run()
     assert audit.log.actions() == []
+
+
+def test_a_contrast_without_all_twins_is_refused_before_the_work(tmp_path: Path, tiny_model_folder: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    config = tiny_config(data, tiny_model_folder)
+    table = pd.read_csv(config.probes.path)
+    table.loc[3, "twin"] = None
+    table.to_csv(config.probes.path, index=False)
+    audit = Audit.from_config(replace(config, scores=replace(config.scores, kind="contrast")), tmp_path / "workspace")
+    with pytest.raises(DataError, match="not every probe has a twin"):
+        audit.run()
+    assert not audit.plan()["warmup"].done
 
 
 def test_a_source_that_is_gone_is_said_and_the_results_are_shown(tmp_path: Path, tiny_model_folder: Path) -> None:

@@ -214,6 +214,20 @@ def test_the_html_is_one_file_that_refers_to_nothing_outside(documents: tuple[st
     assert "http" not in documents[0].replace("http-equiv", "")
 
 
+def test_a_decision_that_was_taken_back_alone_is_told_as_such(finished_workspace: Path, finished_audit: Audit, tmp_path: Path) -> None:
+    audit = Audit.open(finished_audit.folder.id, finished_workspace)
+    kept, gone = audit.ranking()["id"].tolist()[38:]
+    judged = audit.log.decide_each([(kept, "biased", ""), (gone, "unsure", "")], "Ann")
+    audit.log.withdraw("Ann", audit.log.by_auditor()["Ann"][gone])
+    removal = audit.freeze()
+    write_report(audit.folder, {**audit.report().inputs, "removal": removal.key}, tmp_path)
+    html, markdown = ((tmp_path / name).read_text(encoding="utf8").replace("\\", "") for name in (HTML_FILE, MARKDOWN_FILE))
+    assert all("decisions taken back one by one: 1" in document for document in (html, markdown))
+    rows = [line for line in html.partition("Every decision, as frozen")[2].splitlines() if f'<td class="n">{judged.number}</td>' in line]
+    assert [("taken back" in row, gone in row) for row in rows] == [(False, False), (True, True)]
+    assert f"takes back {gone} of {judged.number}" in html
+
+
 HOSTILE = "</li><script>alert(1)</script><img src=x onerror=alert(1)> ![x](https://example.org/a.png) | `c` [l](https://example.org) $a$"
 
 

@@ -118,9 +118,12 @@ def test_another_files_columns_are_chosen_anew() -> None:
 
 
 def test_a_folder_saved_again_has_another_stamp(tmp_path: Path) -> None:
-    (tmp_path / "train").mkdir()
-    (tmp_path / "train" / "data.arrow").write_text("one")
-    before = stamp(str(tmp_path))
-    assert stamp(f"{tmp_path}#train") == before != ""
-    (tmp_path / "train" / "data.arrow").write_text("other")
-    assert stamp(str(tmp_path)) != before and stamp("owner/name#train") == ""
+    saved = tmp_path / "a#b"
+    (saved / "train").mkdir(parents=True)
+    (saved / "train" / "data.arrow").write_text("one")
+    assert stamp(str(saved)) == ""  # no folder of `datasets`: it is not walked
+    (saved / "dataset_dict.json").write_text("{}")
+    before = stamp(str(saved))
+    assert stamp(f"{saved}#train") == before
+    (saved / "train" / "data.arrow").write_text("other")
+    assert stamp(str(saved)) != before and {stamp(path) for path in ("owner/name#train", "#train", "demo", "gone.csv")} == {""}

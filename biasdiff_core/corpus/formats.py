@@ -237,7 +237,8 @@ class ParquetFile(Table):
     def copy(self, keep: Sequence[bool], target: Path) -> None:
         with self._open() as file:
             compression = file.metadata.row_group(0).column(0).compression if file.metadata.num_row_groups else "zstd"
-            with pq.ParquetWriter(target, file.schema_arrow, compression=compression) as writer:
+            codec = "none" if compression == "UNCOMPRESSED" else compression  # the writer has another word for it
+            with pq.ParquetWriter(target, file.schema_arrow, compression=codec) as writer:
                 done = 0
                 for batch in file.iter_batches():
                     writer.write_batch(batch.filter(pa.array(keep[done : done + len(batch)], pa.bool_())))

@@ -116,9 +116,9 @@ def mix(name: str, recipe: Mix, *, seed: int, data: Path | None, hold_out: int =
     neutral = [read_source(source, 0, data) for source in recipe.neutral]
     both = _forms(biased) & _forms(neutral)
     sides = [_Side.of(part, both, keep_repeated=recipe.keep_repeated) for part in (biased, neutral)]
-    held_out = sides[1].hold_out(hold_out, random.Random(f"{seed}:hold out"))
     if not all(side.texts for side in sides):
         raise DataError(f"Nothing is left of a side of {name}: all its texts stand on the other side too.", "Name other sources.")
+    held_out = sides[1].hold_out(hold_out, random.Random(f"{seed}:hold out"))
     available = (len(sides[0].texts), len(sides[1].texts))
     wanted = available if recipe.ratio is None else sizes(*available, recipe.ratio)
     if not all(wanted):
@@ -177,7 +177,7 @@ class _Side:
         """Take so many different texts, with all their copies, out of those that may be taken, in their order."""
         first = {normalised(text.text): text.text for text in reversed(self.texts)}
         forms = list(dict.fromkeys(normalised(text.text) for text in self.texts))
-        if count >= len(forms) > 0:
+        if count >= len(forms):
             raise DataError(f"There are {len(forms):,} different neutral texts, so {count:,} cannot be held out.", "Hold fewer out.")
         drawn = [forms[place] for place in sorted(generator.sample(range(len(forms)), count))]
         gone = set(drawn)

@@ -43,6 +43,9 @@ SIGNATURES: Mapping[bytes, tuple[str, str]] = {
 }
 
 
+SAVED = ("state.json", "dataset_dict.json")  # one of them is in a folder that `datasets` saved
+
+
 class Place(NamedTuple):
     """What a path means. `local`: the file or folder, None for a hub id. `split`: the one that it names, empty where it names none."""
 
@@ -92,7 +95,7 @@ def open_source(path: str, split: str, *, demo: str) -> Table:
     if not os.access(local, os.R_OK):
         raise DataError(f"{path} must not be read by this user.", f"Allow it: chmod +r {path}")
     if local.is_dir():
-        if not any((local / name).exists() for name in ("state.json", "dataset_dict.json")):
+        if not any((local / name).exists() for name in SAVED):
             raise DataError(f"The folder {path} was not saved by `datasets`.", "Name a file in it, or use `Dataset.save_to_disk`.")
         return load_folder(local, split, named)
     reader = READERS.get(local.suffix.lower())

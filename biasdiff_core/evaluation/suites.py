@@ -87,9 +87,9 @@ def evaluate(subject: Subject, config: EvaluationConfig, folder: Path, progress:
     """Run every suite that the config asks for; write their tables into `folder`."""
     outcomes, times = [], {}
     for name, (suite, settings) in asked_suites(config).items():
-        started = time.monotonic()
+        items, started = suite.items(settings), time.monotonic()
         outcomes.append(suite.run(subject, settings, config, folder, progress))
-        times[name] = {"items": suite.items(settings), "seconds": round(time.monotonic() - started, 3)}
+        times[name] = {"items": items, "seconds": round(time.monotonic() - started, 3)}
     save_items([frame for outcome in outcomes for frame in outcome.items], folder / ITEMS_FILE)
     return Evaluated(metrics=[metric for outcome in outcomes for metric in outcome.metrics], times=times)
 

@@ -100,6 +100,7 @@ def _bundled_cache(source: ModelSource, workspace: Path) -> Path:
         return target
     log.info("dequantising %s once into %s", source.path.name, target)
     partial = target.with_name(f"{target.name}.partial-{os.getpid()}")
+    shutil.rmtree(partial, ignore_errors=True)  # of a process of this number that was killed
     partial.mkdir(parents=True)
     folder, name = str(source.path.parent), source.path.name
     AutoTokenizer.from_pretrained(folder, gguf_file=name).save_pretrained(partial)

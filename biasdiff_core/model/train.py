@@ -29,6 +29,7 @@ from biasdiff_core.model.lora import load_weights, lora_parameters
 from biasdiff_core.model.score import Scored, score
 from biasdiff_core.model.tokenise import Encoded, collate, length_batches
 from biasdiff_core.results import Progress, ProgressCallback, no_progress
+from biasdiff_core.workspace.artefacts import write_atomic
 
 log = logging.getLogger(__name__)
 
@@ -156,7 +157,7 @@ class _Run:
             record = self._step(rows_by_term, rates[-1])
             lines.append(json.dumps({"epoch": epoch, "step": step + 1, "learning_rate": rates[-1], **record}))
             report(step + 1)
-        log_path.write_text("\n".join(lines) + "\n", encoding="utf8")
+        write_atomic(log_path, "\n".join(lines) + "\n")
         return sum(rates) / len(rates)
 
     def _step(self, rows_by_term: Sequence[list[int]], rate: float) -> dict[str, float]:

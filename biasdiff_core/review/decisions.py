@@ -223,15 +223,18 @@ class DecisionLog:
             return self._link(connection, "undo", auditor, [], selection, action.action_id)
 
     def withdraw(self, auditor: str, decision: Decision, selection: Selection = None) -> Action:
-        """Take back one decision; the others of its action stay as and where they are. The undo of this restores it.
+        """Take back one decision; the others of its action stay as and where they are, and without others the action is undone.
 
-        Raises ReviewError when it is taken back already.
+        The undo of this restores it. Raises ReviewError when it is taken back already.
         """
         auditor = _text(auditor, "The auditor's name")
         with self._db.write(self.audit_id) as connection:
-            actions = [_action(header) for header in chain.headers(connection, self.audit_id)]
-            if not _valid(actions, [decision]):
+            actions, decisions = read_links(chain.read(connection, self.audit_id))
+            standing = [one for one in _valid(actions, decisions) if one.action_id == decision.action_id]
+            if decision not in standing:
                 raise ReviewError(f"The decision on {decision.example_id} is taken back already.", "See the history.")
+            if len(standing) == 1:
+                return self._link(connection, "undo", auditor, [], selection, decision.action_id)
             named = {**(selection or {}), "action": decision.action_id, "example": decision.example_id}
             return self._link(connection, "withdraw", auditor, [], named, None)
 

@@ -64,7 +64,8 @@ def _what(action: Action, counts: Mapping[str, int], named: Mapping[str, Action]
         at, undoes = _undone(action, named)
         return f"{'undid' if undoes else 'restored'} action {at.number}"
     if action.kind == "withdraw":
-        return f"took back one decision of action {named[(action.selection or {})['action']].number}"
+        selection = action.selection or {}
+        return f"took back the decision on {selection['example']} of action {named[selection['action']].number}"
     if action.kind == "assign":
         return "assigned the examples"
     if action.kind == "stop_rule":
