@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Literal
 
@@ -73,9 +74,9 @@ def _source(side: str, label: int) -> Source | None:
 def store(built: Built | CuratedSet, name: str) -> Path:
     """The file in the workspace, named by its content, and by its card where the same content has another one already: what an audit was
     made from never changes under it."""
-    target = default_workspace() / FOLDER / f"{name}-{built.card.digest[:12]}.csv"
-    if target.exists() and read_card(target) != built.card:
-        target = target.with_name(f"{target.stem}-{digest_json(built.card.to_json())[:6]}.csv")
+    target, card = default_workspace() / FOLDER / f"{name}-{built.card.digest[:12]}.csv", digest_json(built.card.to_json())
+    if target.exists() and digest_json(json.loads(card_path(target).read_text(encoding="utf8"))) != card:
+        target = target.with_name(f"{target.stem}-{card[:6]}.csv")
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
         card_path(target).unlink(missing_ok=True)  # of a build that was killed before its file was there

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from biasdiff_core.config.data import ProbeConfig
 from biasdiff_core.corpus.probes import read_probes
 from biasdiff_core.review.curation import Curation, read_pairs
 from biasdiff_core.workspace.database import database
+from biasdiff_ui.corpus_build import store
 from biasdiff_ui.curation_view import marked
 from biasdiff_ui.data_source import PATH
 from tests.app_pages import keyed, press
@@ -125,6 +127,10 @@ def test_the_result_is_offered_with_its_card_and_used_in_a_new_audit(app: AppTes
     assert stored.read_bytes() == result.content and stored.with_suffix(".card.json").exists()
     assert len(read_probes(ProbeConfig(path=str(stored), twin_column="twin", bias_type_column="bias_type"))[0]) == 2
     assert app.text_input("new_probes_path").value == str(stored)
+    assert store(result, "curated") == stored  # once more: the same file
+    restated = replace(result, card=replace(result.card, source_digest="0" * 64))
+    other, card = store(restated, "curated"), stored.with_suffix(".card.json").read_text(encoding="utf8")
+    assert other != stored and other.read_bytes() == result.content and result.card.source_digest in card
 
 
 def test_the_probes_of_an_audit_can_be_curated_before_it_has_run(workspace: Path, tmp_path: Path, tiny_model_folder: Path) -> None:
