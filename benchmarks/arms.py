@@ -74,8 +74,8 @@ class Recipe:
     seat: bool = False
     scopes: tuple[Scope, ...] = ("full", "few")  # warm-ups whose selections are compared
     training: TrainingConfig = TrainingConfig(epochs=2, learning_rate=1e-3)
-    rows: str = "mitigation.short"  # how the names of its recorded figures begin: no other recipe's have the same
     npo: UnlearnConfig = UnlearnConfig(forget_weight=0.2, kl_weight=2.0, training=TrainingConfig(epochs=3, learning_rate=5e-4))
+    rows: str = "mitigation.short"  # how the names of its recorded figures begin: no other recipe's have the same
 
     def config(self, name: str, seed: int, scope: Scope) -> AuditConfig:
         """An audit on `n` shuffled rows of a mix (the same for every training seed) with known labels."""

@@ -87,16 +87,8 @@ def main(workspace: Path, seeds: int, n: int, model: str, processes: int, dry: b
             found = figure(scores, labels)
             how = f"{unit}; mean over training seeds, which cross the examples as random effects"
             place, bounds = f"probes.{indicator}.{name}", {"low": found.low, "high": found.high}
-            record(
-                place,
-                found.value,
-                **bounds,
-                n=int(labels.sum()) if name.startswith("coverage") else len(labels),
-                unit=how,
-                model=model,
-                against=against,
-                dry=dry,
-            )
+            n = int(labels.sum()) if name.startswith("coverage") else len(labels)  # coverage is of the biased rows
+            record(place, found.value, **bounds, n=n, unit=how, model=model, against=against, dry=dry)
 
 
 if __name__ == "__main__":

@@ -117,12 +117,12 @@ class Audit:
         """
         from biasdiff_core.pipeline import Pipeline
 
-        if decisions is not None and self.log.actions():
-            replay(self.log, decisions)  # other decisions are refused before the work, not after it
-        Pipeline(self.folder, progress).analyse()
+        pipeline = Pipeline(self.folder, progress)
         if decisions is not None:
-            self.replay(decisions)
-        elif self.config.review.simulate_from_labels and not self.log.actions():
+            pipeline.analyse(until="corpus")
+            self.replay(decisions)  # what is refused is refused before the work, not after it
+        pipeline.analyse()
+        if decisions is None and self.config.review.simulate_from_labels and not self.log.actions():
             labels = {example.id: example.label for example in self.corpus() if example.label is not None}
             decide_from_labels(self.log, labels, self.ranking()["id"].tolist(), self.config.removal.percent)
         if decisions is not None or self.config.review.simulate_from_labels:

@@ -8,8 +8,8 @@ import click
 
 from biasdiff_core.audit import Audit
 from biasdiff_core.cli_common import audit_argument, command, json_option, print_rows
-from biasdiff_core.comparison import BASE, ORIGIN, headline
-from biasdiff_core.config.mitigation import CONTROLS
+from biasdiff_core.comparison import headline
+from biasdiff_core.config.mitigation import REPAIRS
 from biasdiff_core.errors import ConfigError
 from biasdiff_core.gate import parse_condition, reasons_to_fail
 from biasdiff_core.naming import metric_label, variant_name
@@ -30,7 +30,7 @@ def compare(audit: str, conditions: tuple[str, ...], variants: tuple[str, ...], 
     opened = Audit.open(audit)
     report = opened.report()
     found = comparison_of(report)
-    judged = variants or tuple(v for v in found.variants if v not in (BASE, ORIGIN) and v.partition("-")[0] not in CONTROLS)
+    judged = variants or tuple(variant for variant in found.variants if variant in REPAIRS)
     if parsed and not judged:
         raise ConfigError(f"{opened.folder.id} has nothing to judge but controls.", "Name one of them with --variant.")
     reasons = reasons_to_fail(found, parsed, judged)

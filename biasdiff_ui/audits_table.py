@@ -12,12 +12,12 @@ import pandas as pd
 import streamlit as st
 
 from biasdiff_core.audit import Audit
+from biasdiff_core.config.mitigation import REPAIRS
 from biasdiff_core.errors import BiasDiffError
 from biasdiff_core.naming import variant_name
 from biasdiff_core.results import Comparison
 from biasdiff_core.workspace.audits import AuditFolder, list_audits
 from biasdiff_ui.format import DASH, metric_text
-from biasdiff_ui.methods import REPAIRS
 from biasdiff_ui.state import choose_audit
 from biasdiff_ui.style import WRAPPED
 from biasdiff_ui.timeline import Standing, standing

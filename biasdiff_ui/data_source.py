@@ -13,7 +13,7 @@ import streamlit as st
 from streamlit.runtime.uploaded_file_manager import UploadedFile
 
 from biasdiff_core.config import ProbeConfig
-from biasdiff_core.corpus.sources import DEMO, READERS, SAVED, located, open_source
+from biasdiff_core.corpus.sources import DEMO, READERS, located, open_source, saved_by_datasets
 from biasdiff_core.errors import BiasDiffError
 from biasdiff_core.workspace.artefacts import digest_json, write_atomic
 from biasdiff_core.workspace.audits import default_workspace
@@ -61,7 +61,7 @@ def stamp(path: str) -> str:
     read is read again once it has changed; empty for anything else."""
     try:
         local = None if path == DEMO else located(path, DEMO).local
-        if local is None or local.is_dir() and not any((local / name).exists() for name in SAVED):
+        if local is None or local.is_dir() and not saved_by_datasets(local):
             return ""
         files = sorted(local.rglob("*")) if local.is_dir() else [local]
         return digest_json([[str(file), found.st_size, found.st_mtime_ns] for file in files if (found := file.stat())])

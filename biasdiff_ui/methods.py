@@ -49,7 +49,6 @@ GROUPS: tuple[tuple[str, tuple[Method, ...], bool], ...] = (
     ("Other repairs", ("door", "simnpo", "grad_diff", "ascent", "twin", "prompt"), True),
     ("Controls", CONTROLS, False),
 )
-REPAIRS = tuple(method for method in METHODS if method not in CONTROLS)
 FIRST_CURVES = 4
 ENDED: Mapping[str, str] = {
     "parity": "stopped at parity of the dev pairs",

@@ -56,7 +56,7 @@ news_line(log, len(actions))
 table = examples.table
 in_view = seen(log, examples)
 verdicts, auditors = verdict_column(examples, in_view), auditor_column(examples, in_view)
-show_outcome(audit.folder.id)
+show_outcome(log.audit_id)
 
 where, figures, slider, views, bar, search, below = (st.container() for _ in range(7))
 with slider:

@@ -34,7 +34,7 @@ require_boot("review")
 def reviewing(desk: Desk) -> None:
     """Queue, card and figures; only this part is drawn again after a press."""
     examples, log, db = desk.examples, desk.log, database(desk.audit.folder.workspace)
-    show_outcome(audit.folder.id)
+    show_outcome(log.audit_id)
     with st.container(horizontal=True, vertical_alignment="bottom"):
         kind = st.selectbox("Queue", list(KINDS), format_func=KINDS.__getitem__, key=CHOSEN, bind="query-params", width=320)
         st.button("Refresh the queue", on_click=refresh, help="The queue stays as it is while you review; this makes it anew.")

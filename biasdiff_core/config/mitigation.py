@@ -17,6 +17,7 @@ Method = Literal[
 METHODS: tuple[Method, ...] = get_args(Method)
 UNLEARNINGS: tuple[Unlearning, ...] = get_args(Unlearning)
 CONTROLS: tuple[Method, ...] = ("random", "oracle", *get_args(ScorerSwap))  # what a repair is read against
+REPAIRS: tuple[Method, ...] = tuple(method for method in METHODS if method not in CONTROLS)
 DEV_PROBES = "probes"  # of StopConfig.dev: the probing set and its twins
 
 

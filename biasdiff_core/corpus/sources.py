@@ -43,9 +43,6 @@ SIGNATURES: Mapping[bytes, tuple[str, str]] = {
 }
 
 
-SAVED = ("state.json", "dataset_dict.json")  # one of them is in a folder that `datasets` saved
-
-
 class Place(NamedTuple):
     """What a path means. `local`: the file or folder, None for a hub id. `split`: the one that it names, empty where it names none."""
 
@@ -83,6 +80,11 @@ def local_path(path: str, demo: str) -> Path | None:
     return located(path, demo).local
 
 
+def saved_by_datasets(folder: Path) -> bool:
+    """Whether `Dataset.save_to_disk` or `DatasetDict.save_to_disk` wrote the folder."""
+    return any((folder / name).exists() for name in ("state.json", "dataset_dict.json"))
+
+
 def open_source(path: str, split: str, *, demo: str) -> Table:
     """The rows behind `path`: a file by its suffix, a folder saved by `datasets`, else a dataset id of the hub.
 
@@ -95,7 +97,7 @@ def open_source(path: str, split: str, *, demo: str) -> Table:
     if not os.access(local, os.R_OK):
         raise DataError(f"{path} must not be read by this user.", f"Allow it: chmod +r {path}")
     if local.is_dir():
-        if not any((local / name).exists() for name in SAVED):
+        if not saved_by_datasets(local):
             raise DataError(f"The folder {path} was not saved by `datasets`.", "Name a file in it, or use `Dataset.save_to_disk`.")
         return load_folder(local, split, named)
     reader = READERS.get(local.suffix.lower())

@@ -71,7 +71,7 @@ class Suite:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluated:
+class Evaluation:
     """All figures of one variant; `times`: items and seconds of each suite, by its name in EvaluationConfig."""
 
     metrics: Sequence[MetricResult]
@@ -83,7 +83,7 @@ def asked_suites(config: EvaluationConfig) -> dict[str, tuple[Suite, Any]]:
     return {name: (suite, settings) for name, suite in SUITES.items() if (settings := getattr(config, name)) is not None}
 
 
-def evaluate(subject: Subject, config: EvaluationConfig, folder: Path, progress: ProgressCallback) -> Evaluated:
+def evaluate(subject: Subject, config: EvaluationConfig, folder: Path, progress: ProgressCallback) -> Evaluation:
     """Run every suite that the config asks for; write their tables into `folder`."""
     outcomes, times = [], {}
     for name, (suite, settings) in asked_suites(config).items():
@@ -91,7 +91,7 @@ def evaluate(subject: Subject, config: EvaluationConfig, folder: Path, progress:
         outcomes.append(suite.run(subject, settings, config, folder, progress))
         times[name] = {"items": items, "seconds": round(time.monotonic() - started, 3)}
     save_items([frame for outcome in outcomes for frame in outcome.items], folder / ITEMS_FILE)
-    return Evaluated(metrics=[metric for outcome in outcomes for metric in outcome.metrics], times=times)
+    return Evaluation(metrics=[metric for outcome in outcomes for metric in outcome.metrics], times=times)
 
 
 def _crows_pairs(

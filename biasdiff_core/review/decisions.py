@@ -118,19 +118,21 @@ def regarded_head(actions: Sequence[Action]) -> str:
 
 def fold(actions: Sequence[Action], decisions: Iterable[Decision]) -> dict[str, Decision]:
     """The latest decision on each example that is not taken back, whoever made it."""
+    return _latest(actions, _valid(actions, decisions))
+
+
+def _latest(actions: Sequence[Action], valid: Iterable[Decision]) -> dict[str, Decision]:
     number = {action.action_id: action.number for action in actions}
-    valid = sorted(_valid(actions, decisions), key=lambda decision: number[decision.action_id])
-    return {decision.example_id: decision for decision in valid}
+    return {decision.example_id: decision for decision in sorted(valid, key=lambda decision: number[decision.action_id])}
 
 
 def fold_by_auditor(actions: Sequence[Action], decisions: Iterable[Decision]) -> ByAuditor:
     """The latest inspected decision of each auditor on each example (auditor → id → decision), adjudications aside."""
     own: dict[str, list[Decision]] = {}
-    for decision in decisions:
+    for decision in _valid(actions, decisions):
         if decision.inspected and not decision.adjudication:
             own.setdefault(decision.auditor, []).append(decision)
-    folded = {auditor: fold(actions, of_auditor) for auditor, of_auditor in own.items()}
-    return {auditor: held for auditor, held in folded.items() if held}
+    return {auditor: _latest(actions, of_auditor) for auditor, of_auditor in own.items()}
 
 
 def fold_first(actions: Sequence[Action], decisions: Iterable[Decision]) -> dict[str, Decision]:
@@ -229,8 +231,10 @@ class DecisionLog:
         """
         auditor = _text(auditor, "The auditor's name")
         with self._db.write(self.audit_id) as connection:
-            actions, decisions = read_links(chain.read(connection, self.audit_id))
-            standing = [one for one in _valid(actions, decisions) if one.action_id == decision.action_id]
+            actions = [_action(header) for header in chain.headers(connection, self.audit_id)]
+            made = next((action for action in actions if action.action_id == decision.action_id), None)
+            links = chain.read(connection, self.audit_id, after=made.number - 1)[:1] if made else []
+            standing = _valid(actions, [one for link in links for one in decisions_of(link)])
             if decision not in standing:
                 raise ReviewError(f"The decision on {decision.example_id} is taken back already.", "See the history.")
             if len(standing) == 1:
